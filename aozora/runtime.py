@@ -1,0 +1,190 @@
+"""Where things live on this computer, and how files are written so that none is ever half there."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from platformdirs import user_cache_path, user_config_path
+
+log = logging.getLogger(__name__)
+
+_REPLACE_ATTEMPTS = 8
+_PARTIAL = re.compile(r"\.(\d+)\.partial$")
+_RESERVED_NAMES = {"con", "prn", "aux", "nul"} | {f"{d}{i}" for d in ("com", "lpt") for i in range(10)}
+
+
+def cache_folder() -> Path:
+    """Return the folder for caches of this user."""
+    return user_cache_path("aozora", appauthor=False)
+
+
+def config_folder() -> Path:
+    """Return the folder for settings and presets of this user."""
+    return user_config_path("aozora", appauthor=False)
+
+
+def is_safe_name(name: str) -> bool:
+    """Return whether ``name`` can be part of a file name on every system."""
+    plain = re.fullmatch(r"[A-Za-z0-9_.\- ]{1,100}", name) is not None
+    stem = name.split(".", 1)[0].strip().lower()
+    return plain and stem not in _RESERVED_NAMES and not name.endswith((".", " ")) and bool(stem)
+
+
+def long_path(path: Path) -> Path:
+    r"""Return ``path`` so that Windows accepts more than 260 characters (``\\?\`` form there)."""
+    text = str(path)
+    if sys.platform != "win32" or text.startswith("\\\\?\\") or len(text) < 240:
+        return path
+    absolute = os.path.abspath(text)
+    if absolute.startswith("\\\\"):
+        return Path("\\\\?\\UNC\\" + absolute[2:])
+    return Path("\\\\?\\" + absolute)
+
+
+def _fsync_folder(folder: Path) -> None:
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename over ``target``; on Windows wait for readers such as virus scanners to let go of it."""
+    for attempt in range(_REPLACE_ATTEMPTS):
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            if sys.platform != "win32" or attempt == _REPLACE_ATTEMPTS - 1:
+                raise
+            time.sleep(0.05 * 2**attempt)
+        else:
+            return
+
+
+def _partial_path(target: Path) -> Path:
+    """Return a name beside ``target`` that fits file systems limited to 255 bytes a name."""
+    suffix = f".{os.getpid()}.partial"
+    stem = target.name.encode("utf-8")[: 250 - len(suffix)].decode("utf-8", errors="ignore")
+    return target.with_name(stem + suffix)
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``target``; rename it to ``target`` at the end.
+
+    When the body raises, the temporary file is removed and ``target`` is as it was.
+
+    Args:
+        target: The file to write; its folder is made if missing.
+        sync: Flush to the disk before renaming. False only for what can be made again.
+
+    Raises:
+        OSError: if the folder cannot be made or the file not be written or renamed.
+    """
+    target = long_path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_path(target)
+    try:
+        yield partial
+        if sync:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+        _replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    if sync:
+        _fsync_folder(target.parent)
+
+
+def write_text_atomic(target: Path, text: str, *, sync: bool = True) -> None:
+    """Write ``text`` to ``target`` as UTF-8 with line feeds."""
+    with atomic_path(target, sync=sync) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json_atomic(target: Path, value: Any, *, sync: bool = True) -> None:
+    """Write ``value`` to ``target`` as indented JSON; refuses NaN and infinity."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text_atomic(target, text + "\n", sync=sync)
+
+
+def remove_stale_partials(folder: Path) -> int:
+    """Remove temporary files left in ``folder`` by processes that are gone; return how many."""
+    removed = 0
+    if not folder.is_dir():
+        return removed
+    for path in folder.iterdir():
+        match = _PARTIAL.search(path.name)
+        if match and not psutil.pid_exists(int(match[1])):
+            path.unlink(missing_ok=True)
+            removed += 1
+    if removed:
+        log.info("Removed %d unfinished files in %s", removed, folder)
+    return removed
+
+
+def new_run_folder(output: Path, name: str) -> Path:
+    """Make and return ``output/runs/NAME-YYYYmmdd-HHMMSS``, numbered if it is there already."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    base = output / "runs" / f"{name}-{stamp}"
+    for number in range(1, 1000):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(base)
+
+
+def log_to_file(path: Path) -> logging.Handler:
+    """Send every log record to ``path`` as well; remove the handler when the run ends."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    if root.level > logging.INFO or root.level == logging.NOTSET:
+        root.setLevel(logging.INFO)
+    return handler
+
+
+class _LogStream(io.TextIOBase):
+    """A text stream that writes to the log; stands in where the program has no streams."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if line.strip():
+                log.log(self._level, "%s", line)
+        return len(text)
+
+
+def guard_streams() -> None:
+    """Give the program streams where it has none, as under ``pythonw``, and make them UTF-8."""
+    if sys.stdout is None:
+        sys.stdout = _LogStream(logging.INFO)
+    if sys.stderr is None:
+        sys.stderr = _LogStream(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
