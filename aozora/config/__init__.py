@@ -1,0 +1,1 @@
+"""Settings: declared once, checked once, and free of torch so that the window needs none to start."""

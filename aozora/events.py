@@ -1,0 +1,279 @@
+"""What a run reports: frozen dataclasses of plain Python values, one JSON object a line on a pipe.
+
+Every receiver (the terminal, the window, files) gets the same events, so a run is the same from each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Phase = Literal["scan", "encode_text", "encode_pictures", "load_model", "train", "validate", "save"]
+StopReason = Literal["completed", "stopped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted:
+    """A run began; its folder and log exist."""
+
+    run_id: str
+    folder: str
+    resumed_from: str = ""
+    start_step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlanned:
+    """Everything is loaded and counted; training is about to begin.
+
+    Attributes:
+        ticket_counts: Samples of this run per bar of the timestep distribution.
+        parameter_bytes: Bytes of the model on the device.
+        state_bytes: Bytes of optimizer states, wherever they live.
+    """
+
+    total_steps: int
+    start_step: int
+    pictures: int
+    held_out: int
+    samples_per_epoch: int
+    batches_per_epoch: int
+    buckets: dict[str, int]
+    ticket_counts: list[int]
+    trained_parameters: int
+    total_parameters: int
+    prediction: str
+    zero_terminal_snr: bool
+    attention: str
+    precision: str
+    device: str
+    optimizer: str
+    parameter_bytes: int
+    state_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseStarted:
+    """A part of the run began."""
+
+    phase: Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseFinished:
+    """A part of the run ended."""
+
+    phase: Phase
+    seconds: float
+    summary: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progressed:
+    """``done`` of ``total`` items of a phase are through; sent at most about 20 times a second."""
+
+    phase: Phase
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCompleted:
+    """One optimizer step.
+
+    Attributes:
+        loss: Mean over the step's samples of the loss that was trained on.
+        lr: Learning rate the update rule was called with.
+        grad_norm: Norm of all gradients before clipping.
+        timesteps: The timestep of each sample as the UNet got it.
+        sample_losses: Unweighted loss of each sample.
+        items: Number of the picture of each sample.
+        samples: Samples drawn since the run's first step.
+        data_wait_seconds: Time the device waited for data.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float
+    lr: float
+    grad_norm: float
+    timesteps: list[float]
+    sample_losses: list[float]
+    items: list[int]
+    samples: int
+    seconds: float
+    data_wait_seconds: float
+    loss_scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSkipped:
+    """A step whose loss or gradients were not finite; no weight was touched."""
+
+    step: int
+    total_steps: int
+    reason: str
+    in_a_row: int
+    skipped: int
+    timesteps: list[float]
+    items: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemSkipped:
+    """A picture or caption that is left out, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySampled:
+    """Memory in use, in bytes; zeros for a device that has none of its own."""
+
+    device_used: int
+    device_reserved: int
+    device_peak: int
+    device_total: int
+    process_rss: int
+    host_available: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerDiagnostics:
+    """How far one step moved the weights.
+
+    Attributes:
+        share_moved: Share of weights whose value on the device changed.
+        second_moment_quantiles: Minimum, quartiles and maximum of the second moment.
+    """
+
+    step: int
+    update_rms: float
+    weight_rms: float
+    second_moment_quantiles: list[float]
+    share_moved: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationCompleted:
+    """Unweighted loss on the held-out pictures, on fixed noise and timesteps."""
+
+    step: int
+    loss: float
+    timesteps: list[int]
+    losses: list[float]
+    pictures: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSaved:
+    """A model file and the state to resume from are safely on disk."""
+
+    step: int
+    model: str
+    state: str
+    bytes: int
+    seconds: float
+    removed: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned:
+    """Something the user should know; the run goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished:
+    """The run ended as it should."""
+
+    reason: StopReason
+    step: int
+    skipped_steps: int
+    seconds: float
+    model: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFailed:
+    """The run could not go on."""
+
+    message: str
+    hint: str = ""
+    traceback: str = ""
+
+
+Event = (
+    RunStarted
+    | RunPlanned
+    | PhaseStarted
+    | PhaseFinished
+    | Progressed
+    | StepCompleted
+    | StepSkipped
+    | ItemSkipped
+    | MemorySampled
+    | OptimizerDiagnostics
+    | ValidationCompleted
+    | CheckpointSaved
+    | Warned
+    | RunFinished
+    | RunFailed
+)
+EventSink = Callable[[Event], None]
+
+EVENT_TYPES: dict[str, type[Any]] = {cls.__name__: cls for cls in typing.get_args(Event)}
+
+
+def to_json(event: Event, run_id: str, moment: float | None = None) -> str:
+    """Return ``event`` as one line of JSON; numbers that are not finite become null."""
+    record = {
+        "event": type(event).__name__,
+        "time": round(time.time() if moment is None else moment, 3),
+        "run_id": run_id,
+        **dataclasses.asdict(event),
+    }
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value
+
+
+def from_json(line: str) -> Event:
+    """Return the event in a line written by `to_json`.
+
+    Raises:
+        ValueError: if the line is not an event.
+    """
+    record = json.loads(line)
+    if not isinstance(record, dict):
+        raise ValueError("an event is a JSON object")  # noqa: TRY004 - one error for every bad line
+    cls = EVENT_TYPES.get(str(record.get("event")))
+    if cls is None:
+        raise ValueError(f"unknown event {record.get('event')!r}")
+    names = {field.name for field in dataclasses.fields(cls)}
+    try:
+        event: Event = cls(**{key: value for key, value in record.items() if key in names})
+    except TypeError as error:
+        raise ValueError(f"broken event {cls.__name__}: {error}") from error
+    return event
