@@ -1,0 +1,102 @@
+"""RavenAdamW: AdamW with adjustable bias correction and gradient centralization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from optimizers.precision import StateFormat
+from optimizers.rule import Moments, StateSpec, first_moment_format, refuse_outside
+
+
+@dataclass(frozen=True, kw_only=True)
+class RavenAdamWRule:
+    """AdamW (arXiv 1711.05101), in the very order of operations of torch's single-tensor AdamW.
+
+    With ``debias_strength`` 1 and ``centralization`` 0 the result is that of ``torch.optim.AdamW``
+    in float32, bit for bit on a CPU.
+
+    Attributes:
+        beta1: Share of the first moment kept at every step.
+        beta2: Share of the second moment kept at every step.
+        eps: Added to the root of the second moment.
+        weight_decay: Share of the weight taken away at every step, times the learning rate.
+        debias_strength: s in the bias corrections ``1 - s * beta**t``. Below 1, early updates are
+            larger than AdamW's, by `early_multiplier`.
+        centralization: Share of each output channel's mean gradient that is taken away; 0 is off.
+    """
+
+    kind: ClassVar[str] = "raven_adamw"
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    debias_strength: float = 1.0
+    centralization: float = 0.0
+
+    def __post_init__(self) -> None:
+        refuse_outside("beta1", self.beta1, 0.0, 1 - 2**-24)
+        refuse_outside("beta2", self.beta2, 0.0, 1 - 2**-24)
+        refuse_outside("eps", self.eps, 0.0, 1.0)
+        refuse_outside("weight_decay", self.weight_decay, 0.0, 1.0)
+        refuse_outside("debias_strength", self.debias_strength, 0.0, 1.0)
+        refuse_outside("centralization", self.centralization, 0.0, 1.0)
+
+    @property
+    def needs_shape(self) -> bool:
+        """Whether whole tensors are needed: only to centralize; all else is element by element."""
+        return self.centralization > 0
+
+    def states(self, shape: torch.Size) -> dict[str, StateSpec]:
+        """Return the two moments."""
+        return {
+            "exp_avg": StateSpec(shape=shape, formats=("float32", "bfloat16")),
+            "exp_avg_sq": StateSpec(shape=shape, formats=("float32", "uint16_sr")),
+        }
+
+    def formats(self, moments: Moments) -> dict[str, StateFormat]:
+        """Return how to keep each moment."""
+        return {
+            "exp_avg": first_moment_format(self.beta1, moments),
+            "exp_avg_sq": "uint16_sr" if moments == "16bit" else "float32",
+        }
+
+    def update(
+        self,
+        weight: Tensor,
+        grad: Tensor,
+        states: Mapping[str, Tensor],
+        scratch: Tensor,
+        *,
+        lr: float,
+        t: int,
+    ) -> None:
+        """Take step number ``t`` in place; see `optimizers.rule.UpdateRule.update`."""
+        exp_avg, exp_avg_sq = states["exp_avg"], states["exp_avg_sq"]
+        if self.centralization > 0 and grad.ndim > 1:
+            mean = grad.mean(dim=tuple(range(1, grad.ndim)), keepdim=True)
+            grad.sub_(mean, alpha=self.centralization)
+        if self.weight_decay != 0:
+            weight.mul_(1 - lr * self.weight_decay)
+        exp_avg.lerp_(grad, 1 - self.beta1)
+        exp_avg_sq.mul_(self.beta2).addcmul_(grad, grad, value=1 - self.beta2)
+        correction1 = 1 - self.debias_strength * self.beta1**t
+        correction2 = 1 - self.debias_strength * self.beta2**t
+        denominator = torch.sqrt(exp_avg_sq, out=scratch).div_(correction2**0.5).add_(self.eps)
+        weight.addcdiv_(exp_avg, denominator, value=-(lr / correction1))
+
+    def second_moment(self, states: Mapping[str, Tensor]) -> Tensor:
+        """Return the second moment."""
+        return states["exp_avg_sq"]
+
+    def early_multiplier(self, t: int) -> float:
+        """Return by how much the update of step ``t`` is larger than AdamW's, eps aside."""
+        s = self.debias_strength
+        first = (1 - self.beta1**t) / (1 - s * self.beta1**t)
+        second = (1 - s * self.beta2**t) / (1 - self.beta2**t)
+        return float(first * second**0.5)
