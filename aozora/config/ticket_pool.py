@@ -1,0 +1,412 @@
+"""Which timestep each sample of a run gets: as many tickets as samples, each drawn once.
+
+The shares of the bins are met exactly over the whole run, not just on average. The ticket of the
+k-th sample is a pure function of the pool, the length of the run and k, so nothing has to be saved.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from aozora.config.chance import chance_key
+from aozora.config.issue import Issue
+
+TIMESTEPS = 1000
+BIN_COUNTS = (10, 20, 25, 40, 50, 100)
+
+Coverage = Literal["shuffled", "stratified"]
+Tickets = npt.NDArray[np.int16]
+_Words = npt.NDArray[np.uint64]
+_Places = npt.NDArray[np.uint64] | npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TicketPool:
+    """How often each part of the noise range is trained.
+
+    The editor may hold a pool with faults, so construction does not refuse any; see `validate`.
+
+    Attributes:
+        weights: Relative density of each bin, 1.0 = as in a uniform pool; 10, 20, 25, 40, 50 or 100
+            bins of equal width cover timesteps 0 to 999.
+        seed: Decides order and values.
+        coverage: ``stratified`` spreads every bin evenly over the run and goes through all its
+            timesteps before one repeats; ``shuffled`` leaves both to chance.
+        minimum: Lowest timestep drawn.
+        maximum: Highest timestep drawn.
+    """
+
+    weights: tuple[float, ...]
+    seed: int
+    coverage: Coverage = "stratified"
+    minimum: int = 0
+    maximum: int = TIMESTEPS - 1
+
+    @property
+    def bins(self) -> int:
+        """The number of bins."""
+        return len(self.weights)
+
+    def bin_range(self, index: int) -> range:
+        """Return the timesteps bin ``index`` can draw, which the limits may have narrowed."""
+        width = TIMESTEPS // self.bins
+        low = max(index * width, self.minimum)
+        return range(low, max(low, min((index + 1) * width - 1, self.maximum) + 1))
+
+    def shares(self) -> tuple[Fraction, ...]:
+        """Return the exact share of each bin in the whole.
+
+        Raises:
+            ValueError: if the pool has a fault.
+        """
+        for issue in self._errors():
+            raise ValueError(issue.text)
+        return self._exact_shares()
+
+    def _exact_shares(self) -> tuple[Fraction, ...]:
+        masses = [Fraction(w) * len(self.bin_range(i)) for i, w in enumerate(self.weights)]
+        total = sum(masses, Fraction(0))
+        return tuple(mass / total for mass in masses)
+
+    def counts(self, total: int) -> tuple[int, ...]:
+        """Return how many of ``total`` tickets each bin gets, by largest remainder.
+
+        Exact fractions are used, so that equal weights tie on every machine; ties go to the lower
+        bin.
+
+        Raises:
+            ValueError: if the pool has a fault or ``total`` is negative.
+        """
+        if total < 0:
+            raise ValueError(f"a pool cannot hold {total} tickets")
+        wanted = [share * total for share in self.shares()]
+        counts = [math.floor(value) for value in wanted]
+        rest = sorted(range(self.bins), key=lambda i: (counts[i] - wanted[i], i))
+        for index in rest[: total - sum(counts)]:
+            counts[index] += 1
+        return tuple(counts)
+
+    def rebinned(self, bins: int) -> TicketPool:
+        """Return the pool with another number of bins and the same mass in every range.
+
+        Raises:
+            ValueError: if ``bins`` is not a number of bins a pool can have.
+        """
+        return replace(self, weights=rebin(self.weights, bins))
+
+    def draw_all(self, total: int, first_sample: int = 0) -> Tickets:
+        """Return the tickets of a run of ``total`` samples, in order; read-only.
+
+        Args:
+            total: Number of samples.
+            first_sample: Number of the sample the pool starts at, when it was made for the rest of
+                a run; it gives the rest an order of its own.
+
+        Raises:
+            ValueError: if the pool has a fault.
+        """
+        return _draw_all(self, total, first_sample)
+
+    def timestep(self, sample: int, total: int) -> int:
+        """Return the ticket of sample number ``sample`` (0-based) in a run of ``total`` samples.
+
+        Raises:
+            ValueError: if the pool has a fault or there is no such sample.
+        """
+        if not 0 <= sample < total:
+            raise ValueError(f"sample {sample} is outside a run of {total} samples")
+        return int(self.draw_all(total)[sample])
+
+    def validate(self, total: int, *, zero_terminal_snr: bool = False) -> list[Issue]:
+        """Return what is wrong with the pool, doubtful about it or worth knowing.
+
+        Args:
+            total: Number of samples of the run.
+            zero_terminal_snr: Whether the noise schedule ends in pure noise, which is learned at
+                the last timestep only.
+        """
+        errors = list(self._errors())
+        if errors:
+            return errors
+        return [*self._cautions(total, zero_terminal_snr), *self._figures(total)]
+
+    def _errors(self) -> Iterator[Issue]:
+        if self.bins not in BIN_COUNTS:
+            known = ", ".join(map(str, BIN_COUNTS))
+            text = f"there are {self.bins} bins, and only {known} can be"
+            yield Issue("error", text, None, "choose another number of bins")
+            return
+        for index, weight in enumerate(self.weights):
+            if not (math.isfinite(weight) and weight >= 0.0):
+                text = f"the weight of bin {self._name(index)} is {weight:g}"
+                yield Issue("error", text, index, "give 0 or more")
+                return
+        if not 0 <= self.minimum <= self.maximum < TIMESTEPS:
+            text = f"the timesteps {self.minimum} to {self.maximum} are no range within 0 to 999"
+            yield Issue("error", text, None, "give a lower first and a higher last timestep")
+        elif not any(w > 0.0 and self.bin_range(i) for i, w in enumerate(self.weights)):
+            text = f"no timestep from {self.minimum} to {self.maximum} has a weight above 0"
+            yield Issue("error", text, None, "raise a bin or widen the range")
+
+    def _cautions(self, total: int, zero_terminal_snr: bool) -> Iterator[Issue]:
+        counts = self.counts(total)
+        top = max(range(self.bins), key=counts.__getitem__)
+        if total < self.bins:
+            text = f"there are only {total} tickets for {self.bins} bins"
+            yield Issue("warning", text, None, "train for more steps or use fewer bins")
+        for index, (share, count) in enumerate(zip(self.shares(), counts, strict=True)):
+            if share > 0 and count == 0:
+                text = f"timesteps {self._name(index)} get no ticket in a run this short"
+                yield Issue("warning", text, index, "raise the bin or train for more steps")
+        if counts[top] * 2 > total:
+            text = f"timesteps {self._name(top)} get {counts[top] / total:.0%} of all tickets"
+            yield Issue("warning", text, top, "lower this bin")
+        empty = [index for index, share in enumerate(self.shares()) if share == 0]
+        if empty:
+            names = ", ".join(self._name(index) for index in empty)
+            yield Issue("warning", f"never trained: timesteps {names}", empty[0], "raise the bins")
+        if zero_terminal_snr and (self.bins - 1 in empty or self.maximum < TIMESTEPS - 1):
+            text = (
+                "timestep 999 is never trained, from which sampling with zero terminal SNR starts"
+            )
+            yield Issue("warning", text, self.bins - 1, "raise the last bin")
+
+    def _figures(self, total: int) -> Iterator[Issue]:
+        shares = [float(share) for share in self.shares()]
+        entropy = -math.fsum(share * math.log(share) for share in shares if share > 0.0)
+        yield Issue("info", f"as varied as {math.exp(entropy):.1f} equal bins")
+        low = math.fsum(
+            share
+            * sum(t < TIMESTEPS // 2 for t in self.bin_range(index))
+            / len(self.bin_range(index))
+            for index, share in enumerate(shares)
+            if share > 0.0
+        )
+        yield Issue("info", f"{low:.0%} below timestep 500, {1.0 - low:.0%} from there on")
+        counts = self.counts(total)
+        yield Issue("info", f"{min(counts)} to {max(counts)} tickets a bin")
+
+    def _name(self, index: int) -> str:
+        width = TIMESTEPS // self.bins
+        return f"{index * width}-{(index + 1) * width - 1}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the pool as plain values."""
+        return {
+            "weights": list(self.weights),
+            "seed": self.seed,
+            "coverage": self.coverage,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TicketPool:
+        """Return the pool written by `to_json`.
+
+        Raises:
+            KeyError: if a part is missing.
+            ValueError: if the coverage is not known.
+        """
+        if data["coverage"] not in get_args(Coverage):
+            raise ValueError(f"there is no ticket coverage {data['coverage']!r}")
+        return cls(
+            weights=tuple(map(float, data["weights"])),
+            seed=data["seed"],
+            coverage=data["coverage"],
+            minimum=data["minimum"],
+            maximum=data["maximum"],
+        )
+
+
+def rebin(weights: tuple[float, ...], bins: int) -> tuple[float, ...]:
+    """Return a density given in equal bins as one in ``bins`` equal bins with the same masses.
+
+    Raises:
+        ValueError: if either number of bins is not one a pool can have.
+    """
+    for count in (len(weights), bins):
+        if count not in BIN_COUNTS:
+            known = ", ".join(map(str, BIN_COUNTS))
+            raise ValueError(f"there are {count} bins, and only {known} can be")
+    if len(weights) == bins:
+        return weights
+    old, new = TIMESTEPS // len(weights), TIMESTEPS // bins
+
+    def mean(start: int, stop: int) -> float:
+        inside = (
+            weights[i] * (min(stop, (i + 1) * old) - max(start, i * old))
+            for i in range(start // old, (stop - 1) // old + 1)
+        )
+        return math.fsum(inside) / (stop - start)
+
+    return tuple(mean(index * new, (index + 1) * new) for index in range(bins))
+
+
+@dataclass(frozen=True)
+class TicketSegment:
+    """A stretch of a run that draws from one pool.
+
+    Attributes:
+        first_sample: Number of the first sample it gives a ticket to.
+        total: Samples the pool was made for; a later segment may take over before its end.
+        pool: Where the tickets come from.
+    """
+
+    first_sample: int
+    total: int
+    pool: TicketPool
+
+
+@dataclass(frozen=True)
+class SegmentedPool:
+    """The tickets of a run whose length or shares were changed when it was resumed.
+
+    Attributes:
+        segments: In order of their first samples, the first of which is 0.
+    """
+
+    segments: tuple[TicketSegment, ...]
+
+    def __post_init__(self) -> None:
+        starts = [segment.first_sample for segment in self.segments]
+        if starts[:1] != [0] or any(b <= a for a, b in itertools.pairwise(starts)):
+            raise ValueError("ticket segments must start at sample 0 and follow one another")
+
+    @classmethod
+    def of(cls, pool: TicketPool, total: int) -> SegmentedPool:
+        """Return the tickets of a new run of ``total`` samples."""
+        return cls((TicketSegment(0, total, pool),))
+
+    @property
+    def total(self) -> int:
+        """Samples of the whole run."""
+        return self.segments[-1].first_sample + self.segments[-1].total
+
+    def timestep(self, sample: int) -> int:
+        """Return the ticket of sample number ``sample``, 0-based over the whole run.
+
+        Raises:
+            ValueError: if there is no such sample.
+        """
+        if not 0 <= sample < self.total:
+            raise ValueError(f"sample {sample} is outside a run of {self.total} samples")
+        number = bisect_right(self.segments, sample, key=lambda s: s.first_sample) - 1
+        segment = self.segments[number]
+        place = sample - segment.first_sample
+        if place >= segment.total:
+            raise ValueError(f"sample {sample} lies in a gap between ticket segments")
+        return int(segment.pool.draw_all(segment.total, segment.first_sample)[place])
+
+    def rebuilt(self, drawn: int, total: int, pool: TicketPool) -> SegmentedPool:
+        """Return the tickets of the run after it was resumed with other settings.
+
+        What was drawn stays as it was; the rest comes from a pool made for the samples left.
+        Nothing changes when the settings are those the run has already.
+
+        Args:
+            drawn: Samples drawn so far.
+            total: Samples of the whole run as it is now planned.
+            pool: The pool as it is now set.
+
+        Raises:
+            ValueError: if more was drawn than the run now has.
+        """
+        if not 0 <= drawn <= total:
+            raise ValueError(f"{drawn} samples were drawn of a run that now has {total}")
+        if drawn == total or (self.total == total and self.segments[-1].pool == pool):
+            return self
+        kept = tuple(s for s in self.segments if s.first_sample < drawn)
+        return SegmentedPool((*kept, TicketSegment(drawn, total - drawn, pool)))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the segments as plain values."""
+        return [
+            {"first_sample": s.first_sample, "total": s.total, "pool": s.pool.to_json()}
+            for s in self.segments
+        ]
+
+    @classmethod
+    def from_json(cls, data: list[dict[str, Any]]) -> SegmentedPool:
+        """Return the tickets written by `to_json`.
+
+        Raises:
+            KeyError: if a part is missing.
+            ValueError: if the segments do not follow one another.
+        """
+        return cls(
+            tuple(
+                TicketSegment(s["first_sample"], s["total"], TicketPool.from_json(s["pool"]))
+                for s in data
+            )
+        )
+
+
+@lru_cache(maxsize=4)
+def _draw_all(pool: TicketPool, total: int, first_sample: int) -> Tickets:
+    counts = pool.counts(total)
+    draw = _stratified if pool.coverage == "stratified" else _shuffled
+    values, places = draw(pool, counts, first_sample)
+    # Stable: equal places, should they occur, keep the order of the bins on every machine.
+    tickets = values[np.argsort(places, kind="stable")]
+    tickets.flags.writeable = False
+    return tickets
+
+
+def _shuffled(
+    pool: TicketPool, counts: tuple[int, ...], first_sample: int
+) -> tuple[Tickets, _Places]:
+    total = sum(counts)
+    ranges = [pool.bin_range(index) for index in range(pool.bins)]
+    starts = np.repeat(np.array([r.start for r in ranges], dtype=np.int64), counts)
+    # A bin that the limits have emptied has no tickets; 1 avoids a division by zero for it.
+    widths = np.repeat(np.array([max(len(r), 1) for r in ranges], dtype=np.uint64), counts)
+    offsets = _random_words(pool.seed, total, "value", first_sample) % widths
+    values = (starts + offsets.astype(np.int64)).astype(np.int16)
+    return values, _random_words(pool.seed, total, "order", first_sample)
+
+
+def _stratified(
+    pool: TicketPool, counts: tuple[int, ...], first_sample: int
+) -> tuple[Tickets, _Places]:
+    values: list[Tickets] = []
+    places: list[npt.NDArray[np.float64]] = []
+    for index, count in enumerate(counts):
+        if count == 0:
+            continue
+        span = pool.bin_range(index)
+        decks = -(-count // len(span))
+        words = _random_words(pool.seed, decks * len(span), "deck", first_sample, index)
+        shuffled = np.argsort(words.reshape(decks, len(span)), axis=1, kind="stable")
+        values.append((span.start + shuffled.reshape(-1)[:count]).astype(np.int16))
+        # Ticket j of a bin falls at random into the j-th of `count` equal parts of the run.
+        jitter = _random_words(pool.seed, count, "place", first_sample, index) >> np.uint64(11)
+        places.append((np.arange(count) + jitter.astype(np.float64) * 2.0**-53) / count)
+    empty = np.zeros(0)
+    return (
+        np.concatenate([empty.astype(np.int16), *values]),
+        np.concatenate([empty, *places]),
+    )
+
+
+def _random_words(seed: int, count: int, *purpose: str | int) -> _Words:
+    """Return ``count`` random 64-bit words, the i-th a function of seed, purpose and i alone.
+
+    This is the SplitMix64 generator, whose i-th output can be computed without the ones before.
+    numpy's own generators do not promise the same numbers in every version.
+    """
+    words = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    words += np.uint64(chance_key(seed, "timestep", *purpose))
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
