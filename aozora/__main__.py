@@ -1,0 +1,317 @@
+"""The command line. Every verb ends with 0 (done, or stopped on request), 2 (bad input) or 3 (failed)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from aozora import __version__
+from aozora.errors import AozoraError, NumericsError, OutOfMemory
+from aozora.runtime import guard_streams
+
+if TYPE_CHECKING:
+    from aozora.api import RunControl
+    from aozora.config.schema import TrainConfig
+    from aozora.events import Event
+
+DONE, BAD_INPUT, FAILED, INTERRUPTED = 0, 2, 3, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; return its exit code."""
+    guard_streams()
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        code: int = options.run(options)
+    except (NumericsError, OutOfMemory) as error:
+        return _report(error, FAILED)
+    except AozoraError as error:
+        return _report(error, BAD_INPUT)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away; there is nobody left to tell.
+        sys.stdout = None  # type: ignore[assignment]
+        return FAILED
+    except Exception:  # noqa: BLE001 - the program's end: whatever arrives here is a bug, shown whole
+        sys.stderr.write(traceback.format_exc())
+        sys.stderr.write("This is a bug in Aozora; please report it with the lines above.\n")
+        return FAILED
+    return code
+
+
+def _report(error: AozoraError, code: int) -> int:
+    sys.stderr.write(f"Error: {error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"What to do: {error.hint}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="aozora", description="Fine-tunes SDXL models.")
+    parser.add_argument("--version", action="version", version=f"aozora {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    train = _verb(verbs, "train", _train, "train a model")
+    _config_arguments(train)
+    train.add_argument("--resume", metavar="STATE", help="a .pt state file to go on from, or 'last'")
+    train.add_argument("--events", metavar="FILE", help="write events as JSON lines to FILE or -")
+    train.add_argument("--control", choices=["-"], help="read commands as JSON lines from stdin")
+
+    cache = _verb(verbs, "cache", _cache, "encode pictures and captions without training")
+    _config_arguments(cache)
+
+    check = _verb(verbs, "check", _check, "list problems, or say what a run would do")
+    _config_arguments(check)
+    check.add_argument("--json", action="store_true", help="print JSON")
+
+    inspect = _verb(verbs, "inspect", _inspect, "say what a model or state file is")
+    inspect.add_argument("file", type=Path)
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+
+    presets = _verb(verbs, "presets", _presets, "list presets, or print one")
+    presets.add_argument("name", nargs="?")
+
+    doctor = _verb(verbs, "doctor", _doctor, "say what this computer has and lacks")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+
+    document = _verb(verbs, "settings-doc", _settings_doc, "print the reference of all settings")
+    document.add_argument("--output", type=Path, help="write to this file instead")
+
+    demo = _verb(verbs, "demo", _demo, "make a small model and pictures and train them")
+    demo.add_argument("--dir", type=Path, default=Path("aozora-demo"), help="folder to work in")
+    return parser
+
+
+def _verb(
+    verbs: Any, name: str, run: Callable[[argparse.Namespace], int], help_text: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=help_text, description=help_text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a .json config file")
+    parser.add_argument("--preset", metavar="NAME", help="start from a preset instead of a file")
+    parser.add_argument("--model", metavar="FILE", help="base model (model.base)")
+    parser.add_argument(
+        "--data", metavar="FOLDER", action="append", default=[], help="folder with pictures; repeatable"
+    )
+    parser.add_argument("--output", metavar="FOLDER", help="folder for results (output.folder)")
+    parser.add_argument("--name", metavar="NAME", help="name of the run (output.name)")
+    parser.add_argument(
+        "--set",
+        metavar="section.field=value",
+        action="append",
+        default=[],
+        dest="assignments",
+        help="change one setting; repeatable",
+    )
+
+
+def _config_of(options: argparse.Namespace, stored: dict[str, Any] | None = None) -> TrainConfig:
+    """Return the configuration the arguments describe; ``stored`` stands in for a missing file."""
+    from aozora.config.codec import apply_settings, decode_config, load_config, replace_at
+    from aozora.config.presets import find_preset
+    from aozora.config.schema import TrainConfig
+
+    if options.config is not None:
+        config = load_config(options.config)
+    elif stored is not None and options.preset is None:
+        config = decode_config(stored)
+    else:
+        config = TrainConfig()
+    if options.preset is not None:
+        config = find_preset(options.preset).applied_to(config)
+    named = {"model.base": options.model, "output.folder": options.output, "output.name": options.name}
+    for path, value in named.items():
+        if value is not None:
+            config = replace_at(config, path, value)
+    if options.data:
+        config = replace_at(config, "data.folders", [{"path": folder} for folder in options.data])
+    return apply_settings(config, options.assignments)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from aozora import api
+
+    stored = None
+    resume: Path | str | None = None
+    if options.resume is not None:
+        resume = "last" if options.resume == "last" else Path(options.resume)
+        if isinstance(resume, Path) and options.config is None:
+            stored = api.stored_config(resume)
+    config = _config_of(options, stored)
+    control = api.RunControl()
+    sink, close = _event_sink(options.events)
+    if options.control:
+        _listen(control)
+    previous = _stop_on_signals(control)
+    try:
+        api.train(config, sink, control, resume=resume)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        close()
+    return DONE
+
+
+def _event_sink(target: str | None) -> tuple[Callable[[Event], None], Callable[[], None]]:
+    """Return a receiver for a terminal, a pipe or a file, and what closes it."""
+    from aozora.console import ConsolePrinter
+    from aozora.events import RunStarted, to_json
+
+    printer = ConsolePrinter()
+    if target is None:
+        return printer, printer.close
+    if target == "-":
+        # Whatever else prints must not break the lines of the pipe.
+        stream: TextIO = sys.stdout
+        sys.stdout = sys.stderr
+    else:
+        stream = Path(target).open("a", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by close()
+    run_id = ""
+
+    def sink(event: Event) -> None:
+        nonlocal run_id
+        if isinstance(event, RunStarted):
+            run_id = event.run_id
+        stream.write(to_json(event, run_id) + "\n")
+        stream.flush()
+        if target != "-":
+            printer(event)
+
+    def close() -> None:
+        printer.close()
+        if target == "-":
+            sys.stdout = stream
+        else:
+            stream.close()
+
+    return sink, close
+
+
+def _listen(control: RunControl) -> None:
+    """Carry out commands from stdin in a thread; the end of input changes nothing."""
+
+    def read() -> None:
+        for line in sys.stdin:
+            if not line.strip():
+                continue
+            try:
+                control.send(json.loads(line)["command"])
+            except (ValueError, KeyError, TypeError) as error:
+                sys.stderr.write(f"Ignored a command that cannot be read: {error}\n")
+
+    threading.Thread(target=read, name="control", daemon=True).start()
+
+
+def _stop_on_signals(control: RunControl) -> dict[int, Any]:
+    """Make the first Ctrl+C or SIGTERM save and stop, the second abort; return the old handlers."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if control.should_stop:
+            raise KeyboardInterrupt
+        sys.stderr.write("\nStopping: the last finished step is being saved (again to abort)\n")
+        control.stop_and_save()
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    return {number: signal.signal(number, handle) for number in numbers}
+
+
+def _cache(options: argparse.Namespace) -> int:
+    from aozora import api
+    from aozora.console import ConsolePrinter
+
+    printer = ConsolePrinter()
+    try:
+        api.cache(_config_of(options), printer, api.RunControl())
+    finally:
+        printer.close()
+    return DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    from aozora import api
+
+    report = api.check(_config_of(options))
+    if options.json:
+        print(json.dumps(report.to_plain(), indent=2, ensure_ascii=False))
+    else:
+        print(report.to_text())
+    return BAD_INPUT if report.problems else DONE
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from aozora import api
+
+    facts = api.inspect(options.file)
+    if options.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        for key, value in facts.items():
+            print(f"{key:22} {value}")
+    return DONE
+
+
+def _presets(options: argparse.Namespace) -> int:
+    from aozora.config.presets import find_preset, load_preset, shipped_presets, user_preset_files
+
+    if options.name:
+        preset = find_preset(options.name)
+        print(json.dumps(dict(preset.settings), indent=2, ensure_ascii=False))
+        return DONE
+    for preset in [*shipped_presets().values(), *map(load_preset, user_preset_files())]:
+        print(f"{preset.name:24} {preset.title}\n{'':24} {preset.description}")
+    return DONE
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from aozora.doctor import examine
+
+    report = examine()
+    if options.json:
+        print(json.dumps(report.to_plain(), indent=2, ensure_ascii=False))
+    else:
+        print(report.to_text())
+    return DONE
+
+
+def _settings_doc(options: argparse.Namespace) -> int:
+    from aozora.config.describe import settings_markdown
+    from aozora.runtime import write_text_atomic
+
+    text = settings_markdown()
+    if options.output is None:
+        sys.stdout.write(text)
+    else:
+        write_text_atomic(options.output, text)
+    return DONE
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from aozora import api
+    from aozora.console import ConsolePrinter
+
+    printer = ConsolePrinter()
+    try:
+        report = api.demo(options.dir, printer)
+    finally:
+        printer.close()
+    print(report.to_text())
+    return DONE if report.passed else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

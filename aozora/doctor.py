@@ -1,0 +1,145 @@
+"""What this computer has, what it lacks, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from aozora.runtime import cache_folder
+
+Mark = Literal["ok", "missing", "note"]
+
+_PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "accelerate", "numpy", "Pillow")
+_WINDOW_PACKAGES = ("PySide6-Essentials", "pyqtgraph")
+_MARKS = {"ok": "ok     ", "missing": "MISSING", "note": "note   "}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        remedy: How to get what is missing; may be empty.
+    """
+
+    topic: str
+    mark: Mark
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """All findings."""
+
+    findings: tuple[Finding, ...]
+
+    def to_plain(self) -> list[dict[str, str]]:
+        """Return plain values."""
+        return [asdict(finding) for finding in self.findings]
+
+    def to_text(self) -> str:
+        """Return the report for a terminal."""
+        lines = []
+        for finding in self.findings:
+            lines.append(f"{_MARKS[finding.mark]} {finding.topic}: {finding.text}")
+            if finding.remedy:
+                lines.append(f"        -> {finding.remedy}")
+        return "\n".join(lines)
+
+
+def examine() -> DoctorReport:
+    """Look at Python, packages, graphics card, attention kernels, memory and disk."""
+    findings = [_python(), *map(_package, _PACKAGES), *map(_package, _WINDOW_PACKAGES)]
+    findings += [*_graphics_card(), *_attention(), _vocabulary(), *_memory_and_disk()]
+    return DoctorReport(tuple(findings))
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    fits = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    where = f"{version} on {platform.system()} {platform.release()} ({platform.machine()})"
+    if fits:
+        return Finding("Python", "ok", where)
+    return Finding("Python", "missing", where, "install Python 3.11, 3.12 or 3.13")
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, "ok", importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "missing", "not installed", "run bootstrap.py again")
+
+
+def _graphics_card() -> list[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        built = "with" if torch.version.cuda else "without"
+        return [
+            Finding(
+                "Graphics card",
+                "note",
+                f"none that CUDA can use (PyTorch built {built} CUDA); training runs on the processor",
+                "install the NVIDIA driver, then run bootstrap.py again" if not torch.version.cuda else "",
+            )
+        ]
+    findings = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        capability = f"{properties.major}.{properties.minor}"
+        total = properties.total_memory / 2**30
+        text = f"{properties.name}, {total:.1f} GiB, compute capability {capability}"
+        findings.append(Finding(f"Graphics card {index}", "ok", text))
+        if properties.major < 8:
+            remedy = "set training.precision to fp16"
+            findings.append(Finding("bf16", "note", "this card has no native bf16", remedy))
+    return findings
+
+
+def _attention() -> list[Finding]:
+    findings = [Finding("Attention: sdpa", "ok", "PyTorch's own; works everywhere")]
+    extras = {"flash": "flash_attn", "xformers": "xformers"}
+    for kind, module in extras.items():
+        if importlib.util.find_spec(module) is None:
+            text = "not installed (optional)"
+            remedy = f"pip install aozora[{kind}]"
+            findings.append(Finding(f"Attention: {kind}", "note", text, remedy))
+        else:
+            findings.append(Finding(f"Attention: {kind}", "ok", _version_of(module)))
+    return findings
+
+
+def _version_of(module: str) -> str:
+    try:
+        return importlib.metadata.version(module)
+    except importlib.metadata.PackageNotFoundError:
+        return "installed"
+
+
+def _vocabulary() -> Finding:
+    if importlib.util.find_spec("open_clip") is not None:
+        return Finding("CLIP vocabulary", "ok", "from the open_clip_torch package")
+    remedy = "pip install --no-deps open_clip_torch, or set model.tokenizer"
+    return Finding("CLIP vocabulary", "missing", "not installed", remedy)
+
+
+def _memory_and_disk() -> list[Finding]:
+    memory = psutil.virtual_memory()
+    free = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+    findings = [Finding("Memory", "ok" if memory.total > 15 * 2**30 else "note", free)]
+    for topic, folder in (("Disk here", Path.cwd()), ("Disk of the cache", cache_folder())):
+        place = next(p for p in (folder, *folder.parents) if p.exists())
+        usage = shutil.disk_usage(place)
+        text = f"{usage.free / 2**30:.0f} GiB free at {place}"
+        mark: Mark = "ok" if usage.free > 20 * 2**30 else "note"
+        findings.append(Finding(topic, mark, text))
+    return findings
