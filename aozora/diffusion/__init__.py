@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: pure functions from config options to tensors, float64 tables."""
