@@ -61,12 +61,12 @@ class ModelSection:
         expert=True,
     )
     vae_scale: float = setting(
-        0.13025,
+        0.0,
         label="VAE scale",
-        help="Factor that brings the VAE's latents to unit size; 0.13025 for every SDXL VAE.",
+        help="Factor that brings the VAE's latents to unit size; 0 takes the model's own, which is"
+        " 0.13025 for every SDXL VAE.",
         minimum=0.0,
         maximum=10.0,
-        exclusive_minimum=True,
         expert=True,
     )
     vae_shift: float = setting(

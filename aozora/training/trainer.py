@@ -17,7 +17,7 @@ from aozora.events import EventSink, OptimizerDiagnostics, StepCompleted, StepSk
 from aozora.training.control import RunControl
 from aozora.training.gradients import GradientAccumulator, LossScaler
 from aozora.training.step import NoisePredictor, PreparedBatch, StepRecipe, score
-from optimizers.offload import UnrepresentableWeightError
+from optimizers.precision import UnrepresentableWeightError
 from optimizers.protocol import MasterOptimizer
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,90 @@
+"""Settling what is trained: what the settings say, what the base model's file says, and who wins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aozora.config.choices.predictions import AutoPrediction, Prediction, resolve_prediction
+from aozora.config.sections import ObjectiveSection
+from aozora.diffusion.objectives import Objective, make_objective
+from aozora.errors import ConfigError, Problem
+from aozora.model.facts import PredictionFacts
+from aozora.registry import kind_of
+
+
+@dataclass(frozen=True)
+class ObjectiveChoice:
+    """The objective of a run.
+
+    Attributes:
+        prediction: What the model predicts.
+        zero_terminal_snr: Whether the last timestep is pure noise.
+        notes: Contradictions and guesses the user should know of.
+    """
+
+    prediction: Prediction
+    zero_terminal_snr: bool
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The prediction's registered name."""
+        return kind_of(self.prediction)
+
+    def describe(self) -> str:
+        """Return everything that makes it this objective, as one text."""
+        return f"{self.prediction!r}, zero terminal SNR {self.zero_terminal_snr}"
+
+    def make(self) -> Objective:
+        """Return the objective."""
+        return make_objective(self.prediction, zero_terminal_snr=self.zero_terminal_snr)
+
+
+def choose_objective(section: ObjectiveSection, found: PredictionFacts) -> ObjectiveChoice:
+    """Return the objective for ``section`` on a base model with ``found`` in its file.
+
+    Raises:
+        ConfigError: if the two cannot be combined.
+    """
+    prediction = resolve_prediction(section.prediction, found.prediction)
+    name = kind_of(prediction)
+    notes = list(found.notes)
+    is_auto = isinstance(section.prediction, AutoPrediction)
+    if is_auto and found.source == "none":
+        notes.append(
+            "the base model does not say what it predicts; epsilon is assumed"
+            " (objective.prediction sets it)"
+        )
+    if not is_auto and found.source != "none" and found.prediction != name:
+        notes.append(
+            f"objective.prediction is {name}, but the base model says {found.prediction}"
+            f" ({found.source}); it is trained towards {name}"
+        )
+    zero_terminal_snr = _zero_terminal_snr(section, name, found, notes)
+    return ObjectiveChoice(prediction, zero_terminal_snr, tuple(notes))
+
+
+def _zero_terminal_snr(
+    section: ObjectiveSection, name: str, found: PredictionFacts, notes: list[str]
+) -> bool:
+    of_file = found.zero_terminal_snr and found.prediction == name
+    if section.zero_terminal_snr == "auto":
+        return of_file
+    wanted = section.zero_terminal_snr == "on"
+    if wanted and name != "v_prediction":
+        raise ConfigError(
+            [
+                Problem(
+                    "objective.zero_terminal_snr",
+                    f"needs v-prediction, but the base model is trained as {name}",
+                    "set objective.prediction to v_prediction, or turn it off",
+                )
+            ]
+        )
+    if found.source != "none" and wanted != found.zero_terminal_snr and name == "v_prediction":
+        words = "has" if found.zero_terminal_snr else "does not have"
+        notes.append(
+            f"objective.zero_terminal_snr is {section.zero_terminal_snr}, but the base model"
+            f" {words} the mark of it ({found.source}); the setting counts"
+        )
+    return wanted
