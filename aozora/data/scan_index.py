@@ -1,0 +1,86 @@
+"""What decoding told about each file, remembered so that unchanged files are not decoded again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import __version__ as pillow_version
+
+from aozora.runtime import write_json_atomic
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What is known about the bytes of one file.
+
+    Attributes:
+        num_bytes: Size of the file.
+        mtime_ns: When it was last written.
+        height: Upright height in pixels.
+        width: Upright width in pixels.
+        content_hash: Hash of its bytes.
+        has_alpha: Whether parts are transparent.
+        notes: What a user should know about how it was read.
+        problem: Why it cannot be used; empty for a good picture.
+    """
+
+    num_bytes: int
+    mtime_ns: int
+    height: int = 0
+    width: int = 0
+    content_hash: str = ""
+    has_alpha: bool = False
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def index_key(path: Path) -> str:
+    """Return the name under which a file is remembered."""
+    # JSON holds no lone surrogates in UTF-8, which names that are no Unicode turn into.
+    return os.fsencode(os.path.abspath(path)).decode("latin-1")
+
+
+def load_index(path: Path | None, max_pixels: int) -> dict[str, FileFacts]:
+    """Return the facts in the file ``path``; none if it is missing, damaged or out of date."""
+    if path is None or not path.is_file():
+        return {}
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["made_with"] != _made_with(max_pixels):
+            return {}
+        return {key: _facts(fields) for key, fields in stored["files"].items()}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        log.warning("The index %s cannot be used and is made anew (%s)", path, error)
+        return {}
+
+
+def save_index(path: Path, max_pixels: int, facts: Mapping[str, FileFacts]) -> None:
+    """Write ``facts`` to ``path``."""
+    files = {key: asdict(value) for key, value in sorted(facts.items())}
+    stored = {"made_with": _made_with(max_pixels), "files": files}
+    write_json_atomic(path, stored, sync=False)
+
+
+def _made_with(max_pixels: int) -> dict[str, Any]:
+    return {"version": _VERSION, "max_pixels": max_pixels, "pillow": pillow_version}
+
+
+def _facts(fields: dict[str, Any]) -> FileFacts:
+    facts = FileFacts(**{**fields, "notes": tuple(fields["notes"])})
+    numbers = (facts.num_bytes, facts.mtime_ns, facts.height, facts.width)
+    texts = (facts.content_hash, facts.problem, *facts.notes)
+    if not all(type(n) is int for n in numbers) or not all(type(t) is str for t in texts):
+        raise TypeError("an entry has fields of the wrong type")
+    if not facts.problem and not (facts.height > 0 and facts.width > 0 and facts.content_hash):
+        raise ValueError("an entry has neither a size nor a problem")
+    return facts
