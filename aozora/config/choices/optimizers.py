@@ -40,7 +40,7 @@ class RavenAdamW:
     eps: float = setting(
         1e-8,
         label="Epsilon",
-        help="Added to the divisor of every update; larger values damp weights with tiny gradients.",
+        help="Added to every update's divisor; larger values damp weights with tiny gradients.",
         minimum=0.0,
         maximum=1.0,
         exclusive_minimum=True,
@@ -103,7 +103,7 @@ class VeloRMS:
     eps: float = setting(
         1e-8,
         label="Epsilon",
-        help="Added to the divisor of every update; larger values damp weights with tiny gradients.",
+        help="Added to every update's divisor; larger values damp weights with tiny gradients.",
         minimum=0.0,
         maximum=1.0,
         exclusive_minimum=True,
@@ -148,7 +148,7 @@ class AdamW:
     eps: float = setting(
         1e-8,
         label="Epsilon",
-        help="Added to the divisor of every update; larger values damp weights with tiny gradients.",
+        help="Added to every update's divisor; larger values damp weights with tiny gradients.",
         minimum=0.0,
         maximum=1.0,
         exclusive_minimum=True,
