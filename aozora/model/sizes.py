@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Any
 
 from aozora.errors import ModelFileError
-from aozora.model.key_map import Component
+from aozora.model.key_map import Component, map_name
 
 Shapes = Mapping[str, tuple[int, ...]]
 Config = dict[str, Any]
@@ -51,18 +51,28 @@ def derive_config(component: Component, shapes: Shapes) -> Config:
         ModelFileError: if a tensor that decides a size is missing or has an impossible shape.
     """
     derive = {"unet": _unet, "vae": _vae, "te1": _text_encoder, "te2": _text_encoder_2}
-    return derive[component](shapes)
+    try:
+        return derive[component](shapes)
+    except _TensorFault as fault:
+        key = map_name(component, fault.name).file_key
+        raise ModelFileError(f"the tensor {key} ({fault.name}) {fault.text}", _REMEDY) from fault
+
+
+_REMEDY = "the file is incomplete or no SDXL model; get it again from its source"
+
+
+class _TensorFault(Exception):
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text)
+        self.name, self.text = name, text
 
 
 def _shape(shapes: Shapes, name: str, num_dims: int) -> tuple[int, ...]:
     shape = shapes.get(name)
     if shape is None:
-        raise ModelFileError(
-            f"the tensor {name} is missing, so the model's size is unknown",
-            "the file is incomplete; get it again from its source",
-        )
-    if len(shape) != num_dims:
-        raise ModelFileError(f"the tensor {name} has the shape {list(shape)}, {num_dims} needed")
+        raise _TensorFault(name, "is missing")
+    if len(shape) != num_dims or 0 in shape:
+        raise _TensorFault(name, f"has the impossible shape {list(shape)}")
     return shape
 
 

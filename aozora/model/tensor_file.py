@@ -1,0 +1,218 @@
+"""Reading tensors of a .safetensors file by name, one at a time, without mapping the file.
+
+A mapped file cannot be replaced or deleted on Windows, and its pages count as memory of the
+process. Plain reads into the tensor's own memory cost no second copy either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from aozora.errors import ModelFileError
+from aozora.model.key_map import FUSED, Transform, shape_in_model
+from aozora.model.safetensors_header import Header, TensorInfo, read_header
+from aozora.runtime import long_path
+
+TORCH_DTYPES: dict[str, torch.dtype] = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+FLOAT_DTYPES = ("F16", "BF16", "F32", "F64")
+PIECE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What tells that a file is still the one that was opened."""
+
+    num_bytes: int
+    mtime_ns: int
+    header_hash: str
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Return the memory of a contiguous CPU tensor as bytes, without copying."""
+    flat = tensor.detach().reshape(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+
+
+class TensorFile:
+    """A .safetensors file whose tensors are read when asked for.
+
+    The file is opened at the first read and stays open until `close`; it can be read again after.
+
+    Raises:
+        ModelFileError: if the file is missing, damaged or no .safetensors file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header: Header = read_header(path)
+        self.stamp = self._stamp_of(self.header)
+        self._file: BinaryIO | None = None
+
+    def _stamp_of(self, header: Header) -> FileStamp:
+        stat = long_path(self.path).stat()
+        return FileStamp(stat.st_size, stat.st_mtime_ns, header.hash)
+
+    def check_unchanged(self) -> None:
+        """Raise if the file is no longer the one that was opened.
+
+        Raises:
+            ModelFileError: if it was changed, replaced or removed.
+        """
+        if self._stamp_of(read_header(self.path)) != self.stamp:
+            raise ModelFileError(
+                f"{self.path} was changed after it was opened",
+                "put the original file back, or begin again with the new one",
+            )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            try:
+                self._file = long_path(self.path).open("rb", buffering=0)
+            except OSError as error:
+                raise ModelFileError(f"{self.path} cannot be read: {error.strerror}") from error
+        return self._file
+
+    def _read_into(self, offset: int, target: memoryview) -> None:
+        file = self._opened()
+        file.seek(self.header.data_start + offset)
+        done = 0
+        while done < len(target):
+            count = file.readinto(target[done:])  # type: ignore[attr-defined]
+            if not count:
+                raise ModelFileError(f"{self.path} became shorter while it was read")
+            done += count
+
+    def info(self, key: str) -> TensorInfo:
+        """Return what the header says of ``key``."""
+        return self.header.tensors[key]
+
+    def read(self, key: str, third: int | None = None) -> Tensor:
+        """Return a tensor in its own number format, on the CPU.
+
+        Args:
+            key: Name in the file.
+            third: Read only this third (0, 1 or 2) of the rows.
+        """
+        info = self.info(key)
+        dtype = TORCH_DTYPES.get(info.dtype)
+        if dtype is None:
+            raise ModelFileError(f"{self.path}: {key} has the unsupported format {info.dtype}")
+        shape, start = info.shape, info.start
+        if third is not None:
+            shape = (info.shape[0] // 3, *info.shape[1:])
+            start += third * (info.end - info.start) // 3
+        tensor = torch.empty(shape, dtype=dtype)
+        self._read_into(start, bytes_of(tensor))
+        return tensor
+
+    def read_pieces(self, key: str, piece_bytes: int = PIECE_BYTES) -> Iterator[memoryview]:
+        """Yield the bytes of a tensor in pieces; each is overwritten by the next."""
+        info = self.info(key)
+        buffer = memoryview(bytearray(min(piece_bytes, info.end - info.start)))
+        for offset in range(info.start, info.end, max(1, len(buffer))):
+            piece = buffer[: min(len(buffer), info.end - offset)]
+            self._read_into(offset, piece)
+            yield piece
+
+    def read_sample(self, key: str, num_bytes: int) -> bytes:
+        """Return up to ``num_bytes`` from the start and as many from the middle of a tensor."""
+        info = self.info(key)
+        length = info.end - info.start
+        sample = bytearray(min(num_bytes, length))
+        self._read_into(info.start, memoryview(sample))
+        if length <= num_bytes:
+            return bytes(sample)
+        middle = bytearray(min(num_bytes, length - length // 2))
+        self._read_into(info.start + length // 2, memoryview(middle))
+        return bytes(sample + middle)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a parameter of a model lies and how it is read.
+
+    Attributes:
+        file: The file that holds it.
+        key: Its name there.
+        transform: How the tensor in the file becomes the parameter.
+    """
+
+    file: TensorFile
+    key: str
+    transform: Transform
+
+    @property
+    def dtype(self) -> str:
+        """The number format in the file."""
+        return self.file.info(self.key).dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the parameter."""
+        return shape_in_model(self.file.info(self.key).shape, self.transform)
+
+    def read(self) -> Tensor:
+        """Return the parameter on the CPU, in the number format of the file."""
+        if self.transform in FUSED:
+            return self.file.read(self.key, third=FUSED.index(self.transform))
+        tensor = self.file.read(self.key)
+        if self.transform == "transposed":
+            return tensor.T.contiguous()
+        return tensor.reshape(self.shape)
+
+
+SAMPLE_BYTES = 4096
+
+
+def base_fingerprint(path: Path) -> str:
+    """Return a hash that tells one model file from another, at the cost of about a second.
+
+    Covers the size of the file, the whole header, and the first and middle 4 KiB of every tensor.
+    Training or merging changes values all over a tensor, so another model always has another
+    hash. Damage elsewhere in the file is not noticed: it is no checksum.
+
+    Raises:
+        ModelFileError: if the file cannot be read.
+    """
+    with TensorFile(path) as file:
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"{file.stamp.num_bytes}:{file.stamp.header_hash}".encode())
+        for info in sorted(file.header.tensors.values(), key=lambda t: (t.start, t.key)):
+            digest.update(file.read_sample(info.key, SAMPLE_BYTES))
+        return digest.hexdigest()
