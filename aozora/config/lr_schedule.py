@@ -98,11 +98,15 @@ class LrSchedule:
                 they are.
             shape: Shape to the next point; None takes over that of the segment it lands on.
         """
-        before = bisect_right(self.points, x, key=lambda point: point.x)
-        inherited = self.points[max(before - 1, 0)].shape if self.points else "log"
+        others = [point for point in self.points if point.x != x]
+        before = bisect_right(others, x, key=lambda point: point.x)
+        inherited: Shape = "log"
+        if 0 < before < len(others):
+            inherited = _applied_shape(others[before - 1], others[before])
+            # A log segment with a zero end is applied as linear; its two halves must stay so.
+            others[before - 1] = dataclasses.replace(others[before - 1], shape=inherited)
         point = LrPoint(x, self.at(x) if lr is None else lr, shape or inherited)
-        others = [other for other in self.points if other.x != x]
-        return LrSchedule(tuple(sorted([*others, point], key=lambda other: other.x)))
+        return LrSchedule((*others[:before], point, *others[before:]))
 
     def without(self, index: int) -> LrSchedule:
         """Return the curve without point ``index``.
@@ -250,13 +254,18 @@ class LrSchedule:
         return cls(tuple(_point(entry, number) for number, entry in enumerate(data, start=1)))
 
 
+def _applied_shape(start: LrPoint, end: LrPoint) -> Shape:
+    """Return the shape of a segment as it is applied: there is no log of 0."""
+    return "linear" if start.shape == "log" and 0.0 in (start.lr, end.lr) else start.shape
+
+
 def _on_segment(start: LrPoint, end: LrPoint, x: float) -> float:
     if start.shape == "hold" or start.lr == end.lr or x == start.x:
         return start.lr
     part = (x - start.x) / (end.x - start.x)
     if start.shape == "cosine":
         rate = end.lr + (start.lr - end.lr) * 0.5 * (1.0 + math.cos(math.pi * part))
-    elif start.shape == "log" and start.lr > 0.0 and end.lr > 0.0:
+    elif _applied_shape(start, end) == "log":
         rate = math.exp(math.log(start.lr) + (math.log(end.lr) - math.log(start.lr)) * part)
     else:
         rate = start.lr + (end.lr - start.lr) * part

@@ -25,7 +25,6 @@ BIN_COUNTS = (10, 20, 25, 40, 50, 100)
 Coverage = Literal["shuffled", "stratified"]
 Tickets = npt.NDArray[np.int16]
 _Words = npt.NDArray[np.uint64]
-_Places = npt.NDArray[np.uint64] | npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,9 @@ class TicketPool:
         weights: Relative density of each bin, 1.0 = as in a uniform pool; 10, 20, 25, 40, 50 or 100
             bins of equal width cover timesteps 0 to 999.
         seed: Decides order and values.
-        coverage: ``stratified`` spreads every bin evenly over the run and goes through all its
-            timesteps before one repeats; ``shuffled`` leaves both to chance.
+        coverage: ``stratified`` covers the range evenly in every stretch of the run, however
+            short, and goes through all timesteps of a bin before one repeats; ``shuffled`` leaves
+            both to chance.
         minimum: Lowest timestep drawn.
         maximum: Highest timestep drawn.
     """
@@ -255,56 +255,74 @@ def rebin(weights: tuple[float, ...], bins: int) -> tuple[float, ...]:
 def _draw_all(pool: TicketPool, total: int, first_sample: int) -> Tickets:
     counts = pool.counts(total)
     draw = _stratified if pool.coverage == "stratified" else _shuffled
-    values, places = draw(pool, counts, first_sample)
-    # Stable: equal places, should they occur, keep the order of the bins on every machine.
-    tickets = values[np.argsort(places, kind="stable")]
+    tickets = draw(pool, counts, first_sample)
     tickets.flags.writeable = False
     return tickets
 
 
-def _shuffled(
-    pool: TicketPool, counts: tuple[int, ...], first_sample: int
-) -> tuple[Tickets, _Places]:
-    total = sum(counts)
-    ranges = [pool.bin_range(index) for index in range(pool.bins)]
+def _shuffled(pool: TicketPool, counts: tuple[int, ...], first_sample: int) -> Tickets:
+    index = np.arange(sum(counts), dtype=np.uint64)
+    ranges = [pool.bin_range(number) for number in range(pool.bins)]
     starts = np.repeat(np.array([r.start for r in ranges], dtype=np.int64), counts)
     # A bin that the limits have emptied has no tickets; 1 avoids a division by zero for it.
     widths = np.repeat(np.array([max(len(r), 1) for r in ranges], dtype=np.uint64), counts)
-    offsets = _random_words(pool.seed, total, "value", first_sample) % widths
+    offsets = _random_words(index, pool.seed, "value", first_sample) % widths
     values = (starts + offsets.astype(np.int64)).astype(np.int16)
-    return values, _random_words(pool.seed, total, "order", first_sample)
+    # Stable: equal words, should they occur, keep the order of the bins on every machine.
+    order = np.argsort(_random_words(index, pool.seed, "order", first_sample), kind="stable")
+    return values[order]
 
 
-def _stratified(
-    pool: TicketPool, counts: tuple[int, ...], first_sample: int
-) -> tuple[Tickets, _Places]:
-    values: list[Tickets] = []
-    places: list[npt.NDArray[np.float64]] = []
+def _stratified(pool: TicketPool, counts: tuple[int, ...], first_sample: int) -> Tickets:
+    total = sum(counts)
+    samples_by_place = np.argsort(_even_places(total, pool.seed, first_sample))
+    tickets = np.empty(total, dtype=np.int16)
+    start = 0
     for index, count in enumerate(counts):
-        if count == 0:
-            continue
-        span = pool.bin_range(index)
-        decks = -(-count // len(span))
-        words = _random_words(pool.seed, decks * len(span), "deck", first_sample, index)
-        shuffled = np.argsort(words.reshape(decks, len(span)), axis=1, kind="stable")
-        values.append((span.start + shuffled.reshape(-1)[:count]).astype(np.int16))
-        # Ticket j of a bin falls at random into the j-th of `count` equal parts of the run.
-        jitter = _random_words(pool.seed, count, "place", first_sample, index) >> np.uint64(11)
-        places.append((np.arange(count) + jitter.astype(np.float64) * 2.0**-53) / count)
-    empty = np.zeros(0)
-    return (
-        np.concatenate([empty.astype(np.int16), *values]),
-        np.concatenate([empty, *places]),
-    )
+        if count:
+            samples = np.sort(samples_by_place[start : start + count])
+            tickets[samples] = _decks(pool, index, count, first_sample)
+        start += count
+    return tickets
 
 
-def _random_words(seed: int, count: int, *purpose: str | int) -> _Words:
-    """Return ``count`` random 64-bit words, the i-th a function of seed, purpose and i alone.
+def _even_places(total: int, seed: int, first_sample: int) -> _Words:
+    """Return a distinct place for each sample, so that every stretch of samples is spread evenly.
 
-    This is the SplitMix64 generator, whose i-th output can be computed without the ones before.
+    This is a van der Corput sequence, scrambled: of the samples 2^m i to 2^m (i + 1) - 1, exactly
+    one falls into each 2^m-th part of the range, for every m and i. Which sample it is, and where
+    in its part, is left to chance. So the few samples of one optimizer step already cover the
+    range, where dealing out each bin at equal distances would leave them to chance.
+    """
+    index = np.arange(total, dtype=np.uint64)
+    place = np.zeros(total, dtype=np.uint64)
+    one = np.uint64(1)
+    for level in range(max(total - 1, 0).bit_length()):
+        # The two samples that differ in this digit alone share the word, so they part ways.
+        block = index >> np.uint64(level + 1)
+        node = (block << np.uint64(level)) | place
+        flip = _random_words(node, seed, "place", first_sample, level) >> np.uint64(63)
+        place = (place << one) | (((index >> np.uint64(level)) & one) ^ flip)
+    return place
+
+
+def _decks(pool: TicketPool, index: int, count: int, first_sample: int) -> Tickets:
+    """Return ``count`` timesteps of a bin, going through all of them before one repeats."""
+    span = pool.bin_range(index)
+    decks = -(-count // len(span))
+    cards = np.arange(decks * len(span), dtype=np.uint64)
+    words = _random_words(cards, pool.seed, "deck", first_sample, index)
+    shuffled = np.argsort(words.reshape(decks, len(span)), axis=1, kind="stable")
+    return (span.start + shuffled.reshape(-1)[:count]).astype(np.int16)
+
+
+def _random_words(index: _Words, seed: int, *purpose: str | int) -> _Words:
+    """Return a random 64-bit word for each index, a function of seed, purpose and index alone.
+
+    This is the SplitMix64 generator, whose n-th output can be computed without the ones before.
     numpy's own generators do not promise the same numbers in every version.
     """
-    words = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    words = (index + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     words += np.uint64(chance_key(seed, "timestep", *purpose))
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

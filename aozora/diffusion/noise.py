@@ -10,9 +10,7 @@ from torch import Tensor
 from aozora.config.chance import chance_key
 
 
-def sample_noise(
-    seed: int, sample: int, shape: Sequence[int], *, stream: str = "noise"
-) -> Tensor:
+def sample_noise(seed: int, sample: int, shape: Sequence[int], *, stream: str = "noise") -> Tensor:
     """Return normal noise, float32, on the CPU.
 
     Args:

@@ -58,7 +58,7 @@ def sdxl_schedule(zero_terminal_snr: bool) -> NoiseSchedule:
 
 def _sdxl_alphas_cumprod() -> npt.NDArray[np.float64]:
     betas = np.linspace(_BETA_START**0.5, _BETA_END**0.5, TIMESTEPS) ** 2
-    return np.cumprod(1.0 - betas)
+    return np.cumprod(1.0 - betas, dtype=np.float64)
 
 
 def _rescaled_to_zero_terminal_snr(
@@ -66,4 +66,5 @@ def _rescaled_to_zero_terminal_snr(
 ) -> npt.NDArray[np.float64]:
     roots = np.sqrt(alphas_cumprod)
     first, last = roots[0], roots[-1]
-    return np.square((roots - last) * first / (first - last))
+    rescaled: npt.NDArray[np.float64] = np.square((roots - last) * first / (first - last))
+    return rescaled
