@@ -31,8 +31,8 @@ class BatchPlan:
     """The order of a run.
 
     In every epoch each item is drawn as often as it is repeated. Its place in its bucket comes from
-    the seed, the epoch, its id and the number of the repeat only, so adding an item leaves the order
-    of the others as it was.
+    the seed, the epoch, its id and the number of the repeat only, so adding an item leaves the
+    order of the others as it was.
 
     Args:
         item_shapes: Bucket (height, width) of each item.
@@ -86,7 +86,7 @@ class BatchPlan:
         return self.batch(k).first_sample
 
     def _epoch(self, epoch: int) -> list[PlannedBatch]:
-        # Replaced as a whole: a prefetching thread, perhaps in the next epoch, asks at the same time.
+        # Replaced as a whole: a prefetching thread, perhaps an epoch ahead, asks at the same time.
         orders = self._orders
         if epoch not in orders:
             newest = sorted(orders)[-1:]
