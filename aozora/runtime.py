@@ -138,18 +138,13 @@ def remove_stale_partials(folder: Path) -> int:
     return removed
 
 
-def new_run_folder(output: Path, name: str) -> Path:
-    """Make and return ``output/runs/NAME-YYYYmmdd-HHMMSS``, numbered if it is there already."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    base = output / "runs" / f"{name}-{stamp}"
-    for number in range(1, 1000):
-        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise FileExistsError(base)
+def free_run_folder(output: Path, name: str) -> Path:
+    """Return ``output/runs/NAME-YYYYmmdd-HHMMSS``, numbered if it is there already; makes nothing."""
+    base = output / "runs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, number = base, 2
+    while folder.exists():
+        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return folder
 
 
 def log_to_file(path: Path) -> logging.Handler:

@@ -143,36 +143,50 @@ class WandbWriter:
 class EventHub:
     """Hands each event to the caller and to the run folder, from whatever thread it comes.
 
+    Until `record` is called events are only kept, so that a run that is refused leaves nothing behind.
+
     Args:
         on_event: The caller's receiver.
         run_id: Identity of the run, written with each event.
-        path: The ``events.jsonl`` to write.
-        writers: Receivers of the numbers in the events.
     """
 
-    def __init__(
-        self, on_event: EventSink, run_id: str, path: Path, writers: Iterable[MetricWriter]
-    ) -> None:
+    def __init__(self, on_event: EventSink, run_id: str) -> None:
         self._on_event = on_event
         self._run_id = run_id
-        self._file: TextIO = path.open("a", encoding="utf-8", newline="\n")
-        self._writers = tuple(writers)
+        self._kept: list[str] = []
+        self._file: TextIO | None = None
+        self._writers: tuple[MetricWriter, ...] = ()
         self._lock = threading.RLock()
         self._last_progress: dict[Phase, float] = {}
+
+    def record(self, path: Path, writers: Iterable[MetricWriter]) -> None:
+        """Write events to the file ``path``, and their numbers to ``writers``, from the first on."""
+        with self._lock:
+            self._file = path.open("a", encoding="utf-8", newline="\n")
+            self._writers = tuple(writers)
+            self._file.writelines(self._kept)
+            self._file.flush()
+            self._kept.clear()
 
     def emit(self, event: Event) -> None:
         """Record ``event`` and pass it on."""
         with self._lock:
             if isinstance(event, Progressed) and self._is_too_soon(event):
                 return
-            self._file.write(to_json(event, self._run_id) + "\n")
-            self._file.flush()
+            self._write(to_json(event, self._run_id) + "\n")
             _log(event)
             scalars = scalars_of(event)
             if scalars:
                 for writer in self._writers:
                     writer.write(getattr(event, "step", 0), scalars)
             self._on_event(event)
+
+    def _write(self, line: str) -> None:
+        if self._file is None:
+            self._kept.append(line)
+        else:
+            self._file.write(line)
+            self._file.flush()
 
     def _is_too_soon(self, event: Progressed) -> bool:
         now = time.monotonic()
@@ -187,7 +201,10 @@ class EventHub:
         with self._lock:
             for writer in self._writers:
                 writer.close()
-            self._file.close()
+            self._writers = ()
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
 
 def _log(event: Event) -> None:

@@ -1,0 +1,90 @@
+"""Which device a run uses, and how it is made to repeat exactly when asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import Iterator
+
+import torch
+
+from aozora.config.sections import Device, Precision
+from aozora.errors import ConfigError, OutOfMemory, Problem
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+_FIRST_CAPABILITY_WITH_BF16 = 8
+
+
+def choose_device(wanted: Device) -> torch.device:
+    """Return the device to train on.
+
+    Raises:
+        ConfigError: if a graphics card is asked for and there is none that CUDA can use.
+    """
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if wanted == "cuda":
+        raise ConfigError(
+            [
+                Problem(
+                    "training.device",
+                    "there is no graphics card that CUDA can use",
+                    "set it to auto, or see 'aozora doctor'",
+                )
+            ]
+        )
+    return torch.device("cpu")
+
+
+def precision_note(device: torch.device, precision: Precision) -> str:
+    """Return what the user should know of ``precision`` on ``device``; empty if nothing."""
+    if device.type != "cuda" or precision != "bf16":
+        return ""
+    major, _ = torch.cuda.get_device_capability(device)
+    if major >= _FIRST_CAPABILITY_WITH_BF16:
+        return ""
+    return "this card has no native bf16; training.precision fp16 is faster on it"
+
+
+@contextlib.contextmanager
+def device_settings(device: torch.device, *, deterministic: bool) -> Iterator[None]:
+    """Set up torch for a run, and put everything back when it ends, however it ends.
+
+    Raises:
+        OutOfMemory: in place of torch's own error.
+    """
+    threads = torch.get_num_threads()
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    if device.type == "cpu":
+        # More threads give other bits, and two processes with two threads each crawl.
+        torch.set_num_threads(1)
+    if deterministic:
+        # Read by cuBLAS when it starts; without it torch refuses to be deterministic.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"the device ran out of memory: {error}",
+            "lower training.batch_size or buckets.resolution, turn on"
+            " training.gradient_checkpointing, or train fewer layers",
+        ) from error
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(was_deterministic)
+        release_memory(device)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what is no longer used, so that it is free for others."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

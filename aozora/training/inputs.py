@@ -1,0 +1,363 @@
+"""From folders of pictures to filled caches: what is trained, what is held out, what is left out."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aozora.config.chance import chance_key
+from aozora.config.schema import TrainConfig
+from aozora.data.batch_plan import BatchPlan
+from aozora.data.cache_build import CacheReport
+from aozora.data.cache_store import CacheStore
+from aozora.data.dataset import Dataset, DatasetItem, build_dataset, dataset_fingerprint
+from aozora.data.images import parse_colour
+from aozora.data.latent_cache import KIND as LATENT_KIND
+from aozora.data.latent_cache import LatentSpec, build_latents
+from aozora.data.loader import BatchLoader
+from aozora.data.scan import SkippedItem, scan_folders
+from aozora.data.text_cache import KIND as TEXT_KIND
+from aozora.data.text_cache import TextSpec, build_text
+from aozora.errors import DatasetError
+from aozora.events import EventSink, ItemSkipped, Phase, Progressed, Warned
+from aozora.model.image_encoding import encode_images
+from aozora.model.key_map import Component
+from aozora.model.loading import load_text_encoders, load_vae
+from aozora.model.source import ModelSource
+from aozora.model.text_encoding import encode_text
+from aozora.model.tokenizers import load_tokenizer
+from aozora.runtime import cache_folder, write_json_atomic
+from aozora.training.control import RunControl
+from aozora.training.device import release_memory
+
+log = logging.getLogger(__name__)
+
+_TOKENS_PER_CHUNK = 75
+
+
+class StoppedEarly(Exception):  # noqa: N818 - not an error: the user asked for it
+    """The run was asked to stop before training began."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a run.
+
+    Attributes:
+        trained: Those that are trained.
+        held_out: Those the validation loss is measured on.
+        warnings: What the user should know of them.
+        skipped: Those that are left out.
+    """
+
+    trained: tuple[DatasetItem, ...]
+    held_out: tuple[DatasetItem, ...]
+    warnings: tuple[str, ...]
+    skipped: tuple[SkippedItem, ...]
+
+    def without(self, skipped: tuple[SkippedItem, ...]) -> Pictures:
+        """Return the pictures less those in ``skipped``.
+
+        Raises:
+            DatasetError: if nothing is left to train on.
+        """
+        names = {item.path for item in skipped}
+        trained = tuple(i for i in self.trained if i.record.relative not in names)
+        held_out = tuple(i for i in self.held_out if i.record.relative not in names)
+        if not trained:
+            raise DatasetError(
+                "no picture could be encoded", "see the reasons listed above, or in the log"
+            )
+        return Pictures(trained, held_out, self.warnings, (*self.skipped, *skipped))
+
+    def fingerprint(self) -> str:
+        """Return a hash of everything that decides what is trained."""
+        return dataset_fingerprint(self.trained) + dataset_fingerprint(self.held_out)
+
+    def plan(self, batch_size: int, seed: int) -> BatchPlan:
+        """Return the order in which they are trained."""
+        return BatchPlan(
+            [(item.fit.height, item.fit.width) for item in self.trained],
+            [item.record.relative for item in self.trained],
+            [item.record.repeats for item in self.trained],
+            batch_size,
+            seed,
+        )
+
+
+def cache_root(config: TrainConfig) -> Path:
+    """Return the folder of the caches."""
+    return Path(config.cache.folder) if config.cache.folder else cache_folder()
+
+
+def find_pictures(
+    config: TrainConfig,
+    on_progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Pictures:
+    """Scan the folders, give every picture its bucket, and hold some out.
+
+    Raises:
+        DatasetError: if a folder is missing or too few pictures are usable.
+        StoppedEarly: if asked to stop.
+    """
+    report = scan_folders(
+        [(Path(folder.path), folder.repeats) for folder in config.data.folders],
+        recursive=config.data.recursive,
+        max_pixels=config.data.max_megapixels * 1_000_000,
+        index=cache_root(config) / "pictures.json",
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+    if report.stopped:
+        raise StoppedEarly
+    buckets = config.buckets
+    dataset = build_dataset(
+        report.records,
+        area=buckets.resolution**2,
+        min_side=buckets.min_side,
+        max_side=buckets.max_side,
+        step=buckets.step,
+        upscale=buckets.upscale,
+    )
+    trained, held_out = _split(dataset, config.validation.pictures, config.training.seed)
+    warnings = (*report.warnings, *dataset.warnings)
+    return Pictures(trained, held_out, warnings, (*report.skipped, *dataset.skipped))
+
+
+def _split(
+    dataset: Dataset, count: int, seed: int
+) -> tuple[tuple[DatasetItem, ...], tuple[DatasetItem, ...]]:
+    if count >= len(dataset.items):
+        raise DatasetError(
+            f"validation.pictures: {count} pictures are to be held out, but there are only"
+            f" {len(dataset.items)}",
+            "hold out fewer, or add pictures",
+        )
+    ranked = sorted(
+        dataset.items, key=lambda item: chance_key(seed, "validation", item.record.relative)
+    )
+    chosen = {item.record.relative for item in ranked[:count]}
+    trained = tuple(item for item in dataset.items if item.record.relative not in chosen)
+    held_out = tuple(item for item in dataset.items if item.record.relative in chosen)
+    return trained, held_out
+
+
+class Encoders:
+    """Fills both caches, loading an encoder only when something is missing.
+
+    Args:
+        config: The run's settings.
+        source: The opened model.
+        device: Where to encode.
+        emit: Receiver of events.
+        control: Asked whether to stop.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        source: ModelSource,
+        device: torch.device,
+        emit: EventSink,
+        control: RunControl,
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._device = device
+        self._emit = emit
+        self._control = control
+        self._root = cache_root(config)
+        self._tokenizer = load_tokenizer(
+            Path(config.model.tokenizer) if config.model.tokenizer else None,
+            Path(config.model.base),
+        )
+        hashes = _ComponentHashes(self._root / "component-hashes.json", source)
+        self._text_spec = TextSpec(
+            encoder_hash=hashes.of("te1"),
+            encoder_2_hash=hashes.of("te2"),
+            tokenizer_hash=self._tokenizer.fingerprint,
+            dtype=config.cache.text,
+        )
+        self._latent_spec = LatentSpec(
+            vae_hash=hashes.of("vae"),
+            dtype=config.cache.latents,
+            background=parse_colour(config.data.background),
+        )
+        self._texts = CacheStore(self._root, TEXT_KIND)
+        self._latents = CacheStore(self._root, LATENT_KIND)
+
+    def encode_text(self, pictures: Pictures) -> CacheReport:
+        """Encode every caption that is not in the cache.
+
+        Raises:
+            StoppedEarly: if asked to stop.
+        """
+        captions = [item.record.caption for item in (*pictures.trained, *pictures.held_out)]
+        self._warn_of_cut_captions(captions)
+        loaded: list[tuple[torch.nn.Module, torch.nn.Module]] = []
+
+        def encode(batch: list[str]) -> tuple[Tensor, Tensor]:
+            if not loaded:
+                loaded.append(load_text_encoders(self._source, torch.float32, self._device))
+            count = self._count_chunks(batch[0])
+            pairs = [self._tokenizer.encode_chunks(caption, count) for caption in batch]
+            ids = torch.tensor([list(pair.ids) for pair in pairs], device=self._device)
+            ids_2 = torch.tensor([list(pair.ids_2) for pair in pairs], device=self._device)
+            return encode_text(*loaded[0], ids, ids_2)  # type: ignore[arg-type]
+
+        report = build_text(
+            captions,
+            self._texts,
+            encode,
+            self._text_spec,
+            count_chunks=self._count_chunks,
+            batch_size=self._config.cache.text_batch,
+            on_progress=self._progress("encode_text"),
+            should_stop=lambda: self._control.should_stop,
+        )
+        loaded.clear()
+        return self._finished(report)
+
+    def encode_pictures(self, pictures: Pictures) -> CacheReport:
+        """Encode every picture that is not in the cache.
+
+        Raises:
+            StoppedEarly: if asked to stop.
+        """
+        loaded: list[torch.nn.Module] = []
+
+        def encode(pixels: Tensor) -> Tensor:
+            if not loaded:
+                loaded.append(load_vae(self._source, torch.float32, self._device))
+            return encode_images(loaded[0], pixels.to(self._device))  # type: ignore[arg-type]
+
+        report = build_latents(
+            [*pictures.trained, *pictures.held_out],
+            self._latents,
+            encode,
+            self._latent_spec,
+            batch_size=self._config.cache.vae_batch,
+            max_pixels=self._config.data.max_megapixels * 1_000_000,
+            on_progress=self._progress("encode_pictures"),
+            should_stop=lambda: self._control.should_stop,
+        )
+        loaded.clear()
+        return self._finished(report)
+
+    def loader(self, items: tuple[DatasetItem, ...]) -> BatchLoader:
+        """Return what reads batches of ``items`` from the caches."""
+        model = self._config.model
+        return BatchLoader(
+            items,
+            self._latents,
+            self._latent_spec,
+            self._texts,
+            self._text_spec,
+            count_chunks=self._count_chunks,
+            latent_shift=model.vae_shift,
+            latent_scale=model.vae_scale or self._source.facts.vae_scaling_factor,
+        )
+
+    def _finished(self, report: CacheReport) -> CacheReport:
+        release_memory(self._device)
+        for item in report.skipped:
+            self._emit(ItemSkipped(path=item.path, reason=item.reason))
+        if report.stopped:
+            raise StoppedEarly
+        return report
+
+    def _progress(self, phase: Phase) -> Callable[[int, int], None]:
+        def report(done: int, total: int) -> None:
+            self._emit(Progressed(phase=phase, done=done, total=total))
+
+        return report
+
+    def _count_chunks(self, caption: str) -> int:
+        """Return how many chunks of 75 tokens ``caption`` takes, at most as many as are allowed."""
+        allowed = self._config.captions.tokens // _TOKENS_PER_CHUNK
+        needed = -(-self._tokenizer.num_tokens(caption) // _TOKENS_PER_CHUNK)
+        return max(1, min(needed, allowed))
+
+    def _warn_of_cut_captions(self, captions: list[str]) -> None:
+        limit = self._config.captions.tokens
+        cut = {c for c in captions if self._tokenizer.num_tokens(c) > limit}
+        if cut:
+            longest = max(self._tokenizer.num_tokens(caption) for caption in cut)
+            self._emit(
+                Warned(
+                    text=f"{len(cut)} captions are longer than {limit} tokens and are cut (the"
+                    f" longest has {longest}); captions.tokens sets the limit"
+                )
+            )
+
+
+def summarise(report: CacheReport) -> list[str]:
+    """Return the counts of ``report`` in words."""
+    words = [f"{report.built} new", f"{report.reused} from the cache"]
+    if report.rebuilt:
+        words.append(f"{report.rebuilt} damaged and made again")
+    if report.skipped:
+        words.append(f"{len(report.skipped)} left out")
+    if report.kept_fp32:
+        words.append(f"{report.kept_fp32} kept in fp32")
+    return words
+
+
+class _ComponentHashes:
+    """Hashes of model parts, remembered by path, size and time since they read gigabytes.
+
+    Args:
+        path: Where they are remembered.
+        source: The opened model.
+    """
+
+    def __init__(self, path: Path, source: ModelSource) -> None:
+        self._path = path
+        self._source = source
+
+    def of(self, component: Component) -> str:
+        """Return the hash of a part.
+
+        Raises:
+            ModelFileError: if the model has none.
+        """
+        self._source.component(component)
+        place = self._source.facts.components[component].path
+        if not place.is_file():
+            return self._source.component_hash(component)
+        stat = place.stat()
+        key = f"{place.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{component}"
+        known = self._known()
+        if key not in known:
+            known = {**self._known(), key: self._source.component_hash(component)}
+            write_json_atomic(self._path, known, sync=False)
+        return known[key]
+
+    def _known(self) -> dict[str, str]:
+        try:
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            # It only saves time; what cannot be read is made again.
+            log.warning("%s cannot be read (%s); hashes are computed anew", self._path, error)
+            return {}
+        return known if isinstance(known, dict) else {}
+
+
+def require_encoders(source: ModelSource) -> None:
+    """Refuse a model without VAE or text encoders, before any work is done.
+
+    Raises:
+        ModelFileError: naming what is missing and where to set it.
+    """
+    for component in ("vae", "te1", "te2"):
+        source.component(component)  # type: ignore[arg-type]
+
