@@ -78,6 +78,7 @@ def test_pipes_links_in_a_circle_and_dangling_links_do_no_harm(folder, photo):
     (folder / "loop").symlink_to(".")
     report = scan(folder)
     assert names(report) == ["a.png"]
+    assert not any("more than once" in w for w in report.warnings)
     assert reasons(report)["fifo.png"] == "not a regular file"
     assert "no such file" in reasons(report)["dangling.png"]
 
