@@ -30,7 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     guard_streams()
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        # A run's log file takes more; its events are shown on the terminal already.
+        handler.setLevel(logging.WARNING)
     try:
         code: int = options.run(options)
     except (NumericsError, OutOfMemory) as error:

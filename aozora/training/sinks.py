@@ -208,15 +208,16 @@ class EventHub:
 
 
 def _log(event: Event) -> None:
+    """Write ``event`` to the log file; at a level the terminal, which shows events, leaves out."""
     match event:
         case Warned(text=text):
-            log.warning("%s", text)
+            log.info("Warning: %s", text)
         case ItemSkipped(path=path, reason=reason):
-            log.warning("Left out %s: %s", path, reason)
+            log.info("Left out %s: %s", path, reason)
         case StepSkipped(step=step, reason=reason):
-            log.warning("Step %d skipped: %s", step, reason)
+            log.info("Step %d skipped: %s", step, reason)
         case RunFailed(message=message, hint=hint, traceback=traceback):
-            log.error("Run failed: %s %s\n%s", message, hint, traceback)
+            log.info("Run failed: %s %s\n%s", message, hint, traceback)
         case CheckpointSaved(model=model, state=state):
             log.info("Saved %s and %s", model, state)
         case _:

@@ -1,0 +1,76 @@
+"""The one door to the engine, for the command line and the window alike.
+
+Nothing slow is imported before a function is called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from aozora.training.control import RunControl
+
+if TYPE_CHECKING:
+    from aozora.config.schema import TrainConfig
+    from aozora.demo.run import DemoReport
+    from aozora.events import EventSink
+    from aozora.training.check import CheckReport
+
+__all__ = ["RunControl", "cache", "check", "demo", "inspect", "stored_config", "train"]
+
+
+def train(
+    config: TrainConfig,
+    on_event: EventSink,
+    control: RunControl,
+    *,
+    resume: Path | Literal["last"] | None = None,
+) -> None:
+    """Run ``config``; see `aozora.training.run.train`."""
+    from aozora.training import run
+
+    run.train(config, on_event, control, resume=resume)
+
+
+def cache(config: TrainConfig, on_event: EventSink, control: RunControl) -> None:
+    """Fill the caches for ``config``; see `aozora.training.run.cache`."""
+    from aozora.training import run
+
+    run.cache(config, on_event, control)
+
+
+def check(config: TrainConfig) -> CheckReport:
+    """Return what stops ``config`` from running, or what it would do."""
+    from aozora.training.check import check as check_run
+
+    return check_run(config)
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Return what a model file, model folder or state file is, as plain values.
+
+    Raises:
+        AozoraError: if it is none of these, or cannot be read.
+    """
+    from aozora.training.inspect import inspect as inspect_file
+
+    return inspect_file(path)
+
+
+def stored_config(state: Path) -> dict[str, Any]:
+    """Return the configuration in a state file, as plain values.
+
+    Raises:
+        CheckpointError: if it is not a readable state.
+    """
+    from aozora.training.checkpointing import read_state
+
+    config: dict[str, Any] = read_state(state)["config"]
+    return config
+
+
+def demo(folder: Path, on_event: EventSink) -> DemoReport:
+    """Make a small model and pictures in ``folder`` and train them; see `aozora.demo.run`."""
+    from aozora.demo.run import run_demo
+
+    return run_demo(folder, on_event)

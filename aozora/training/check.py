@@ -1,0 +1,216 @@
+"""What a run would do, without doing it: problems, or counts and sizes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from aozora.config.checks import check_config, ticket_pool
+from aozora.config.schema import TrainConfig
+from aozora.data.dataset import BucketRow, bucket_table
+from aozora.errors import AozoraError, ConfigError, Problem
+from aozora.model.source import ModelSource
+from aozora.model.targeting import TargetSelection
+from aozora.training.device import DTYPES, choose_device, precision_note
+from aozora.training.inputs import Pictures, find_pictures
+from aozora.training.objective_choice import ObjectiveChoice, choose_objective
+from aozora.training.optimizer_factory import build_optimizer
+from aozora.training.run import open_base, targets_of, total_steps
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What a run would be.
+
+    Attributes:
+        state_bytes: Bytes of the optimizer's states in host memory.
+        disk_bytes: Bytes of all saves that are kept, and the one being written.
+    """
+
+    total_steps: int
+    epochs: float
+    samples_per_epoch: int
+    batches_per_epoch: int
+    pictures: int
+    held_out: int
+    skipped: int
+    trained_parameters: int
+    total_parameters: int
+    trained_by_block: dict[str, tuple[int, int]]
+    prediction: str
+    zero_terminal_snr: bool
+    device: str
+    weight_bytes: int
+    state_bytes: int
+    save_bytes: int
+    disk_bytes: int
+    disk_free: int
+    ticket_counts: tuple[int, ...]
+    buckets: tuple[BucketRow, ...]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The answer of `check`: problems, or a summary.
+
+    Attributes:
+        problems: What stops the run.
+        notes: What the user should know.
+        summary: What it would be; None when there are problems.
+    """
+
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    summary: RunSummary | None
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "problems": [asdict(problem) for problem in self.problems],
+            "notes": list(self.notes),
+            "summary": asdict(self.summary) if self.summary else None,
+        }
+
+    def to_text(self) -> str:
+        """Return the report for a terminal."""
+        if self.problems:
+            count = len(self.problems)
+            head = "1 problem:" if count == 1 else f"{count} problems:"
+            return "\n".join([head, *(f"  {problem}" for problem in self.problems)])
+        assert self.summary is not None
+        return "\n".join([*_summary_lines(self.summary), *(f"Note: {note}" for note in self.notes)])
+
+
+def _summary_lines(summary: RunSummary) -> list[str]:
+    share = summary.trained_parameters / summary.total_parameters
+    snr = " with zero terminal SNR" if summary.zero_terminal_snr else ""
+    lines = [
+        "Ready to train.",
+        f"  Pictures     {summary.pictures} trained, {summary.held_out} held out,"
+        f" {summary.skipped} left out",
+        f"  Length       {summary.total_steps} steps, {summary.epochs:.2f} epochs of"
+        f" {summary.samples_per_epoch} samples in {summary.batches_per_epoch} batches",
+        f"  Layers       {summary.trained_parameters:,} of {summary.total_parameters:,}"
+        f" parameters ({share:.1%})",
+        f"  Objective    {summary.prediction}{snr} on {summary.device}",
+        f"  Weights      {summary.weight_bytes / 2**30:.2f} GiB on the device,"
+        f" {summary.state_bytes / 2**30:.2f} GiB of optimizer state in memory",
+        f"  Disk         {summary.save_bytes / 1e9:.2f} GB a save, up to"
+        f" {summary.disk_bytes / 1e9:.2f} GB in all; {summary.disk_free / 1e9:.0f} GB free",
+        "  Buckets      width x height   pictures   samples   cut away (mean, most)",
+    ]
+    lines += [
+        f"               {row.width:>5} x {row.height:<6} {row.num_images:>10} {row.num_samples:>9}"
+        f"   {row.mean_crop_share:>6.1%} {row.max_crop_share:>6.1%}"
+        for row in summary.buckets
+    ]
+    return lines
+
+
+def check(config: TrainConfig) -> CheckReport:
+    """Return everything that stops ``config`` from running, or what it would do."""
+    problems = check_config(config)
+    faulty_sections = {problem.path.split(".")[0] for problem in problems}
+    notes: list[str] = []
+
+    def attempt(path: str, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except ConfigError as error:
+            problems.extend(error.problems)
+        except AozoraError as error:
+            problems.append(Problem(path, error.message, error.hint))
+        return None
+
+    device = attempt("training.device", lambda: choose_device(config.training.device))
+    source = attempt("model.base", lambda: open_base(config)) if config.model.base else None
+    pictures = None
+    if not faulty_sections & {"data", "buckets"}:
+        pictures = attempt("data.folders", lambda: find_pictures(config))
+    targets = objective = None
+    if source is not None:
+        targets = attempt("targets", lambda: targets_of(config, source))
+        facts = source.facts
+        objective = attempt(
+            "objective", lambda: choose_objective(config.objective, facts.prediction)
+        )
+        notes += facts.notes
+        source.close()
+    if problems:
+        return CheckReport(tuple(problems), (), None)
+    assert source and pictures and targets and objective and device
+    notes += [*objective.notes, *pictures.warnings]
+    notes += [f"left out {item.path}: {item.reason}" for item in pictures.skipped]
+    notes.append(precision_note(device, config.training.precision))
+    summary = _summarise(config, source, pictures, targets, objective, device)
+    if summary.disk_free < summary.disk_bytes:
+        notes.append("the disk may not hold all saves; lower checkpoints.keep_last or free space")
+    return CheckReport((), tuple(dict.fromkeys(filter(None, notes))), summary)
+
+
+def _summarise(
+    config: TrainConfig,
+    source: ModelSource,
+    pictures: Pictures,
+    targets: TargetSelection,
+    objective: ObjectiveChoice,
+    device: torch.device,
+) -> RunSummary:
+    training = config.training
+    plan = pictures.plan(training.batch_size, training.seed)
+    steps = total_steps(config, plan)
+    samples = plan.samples_before(steps * training.accumulation_steps)
+    itemsize = DTYPES[training.precision].itemsize
+    state_bytes = _state_bytes(config, source, targets)
+    save_bytes = source.facts.num_bytes + itemsize * targets.num_params + state_bytes
+    output = Path(config.output.folder).absolute()
+    place = next(path for path in (output, *output.parents) if path.exists())
+    return RunSummary(
+        total_steps=steps,
+        epochs=samples / plan.samples_per_epoch,
+        samples_per_epoch=plan.samples_per_epoch,
+        batches_per_epoch=plan.batches_per_epoch,
+        pictures=len(pictures.trained),
+        held_out=len(pictures.held_out),
+        skipped=len(pictures.skipped),
+        trained_parameters=targets.num_params,
+        total_parameters=targets.total_params,
+        trained_by_block=dict(targets.groups),
+        prediction=objective.name,
+        zero_terminal_snr=objective.zero_terminal_snr,
+        device=str(device),
+        weight_bytes=itemsize * targets.total_params,
+        state_bytes=state_bytes,
+        save_bytes=save_bytes,
+        disk_bytes=save_bytes * (max(config.checkpoints.keep_last, 1) + 1),
+        disk_free=shutil.disk_usage(place).free,
+        ticket_counts=ticket_pool(config).counts(samples),
+        buckets=bucket_table(pictures.trained),
+    )
+
+
+def _state_bytes(config: TrainConfig, source: ModelSource, targets: TargetSelection) -> int:
+    """Return the size of the optimizer's states, measured on a sample of the tensors' shapes."""
+    shapes = source.unet_shapes()
+    dtype = DTYPES[config.training.precision]
+    # Every optimizer's states grow with the tensors; one of each shape says how.
+    sizes: dict[tuple[int, ...], int] = {}
+    total = 0
+    for name in targets.names:
+        shape = shapes[name]
+        if shape not in sizes:
+            narrow = tuple(min(side, 64) for side in shape)
+            parameter = torch.nn.Parameter(torch.zeros(narrow, dtype=dtype))
+            optimizer = build_optimizer(config.optimizer, {name: parameter}, 0)
+            per_element = optimizer.bytes_on_host() / parameter.numel()
+            sizes[shape] = round(per_element * torch.Size(shape).numel())
+        total += sizes[shape]
+    return total
+

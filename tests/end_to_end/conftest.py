@@ -1,0 +1,68 @@
+"""A small model of the true architecture, pictures, and settings that train it in seconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aozora.config.codec import apply_settings, replace_at
+from aozora.config.schema import TrainConfig
+from aozora.model.synthetic import write_random_base
+
+SIZES = [(256, 256), (320, 192), (192, 320)]
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "base.safetensors"
+    write_random_base(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for number in range(7):
+        width, height = SIZES[number % 3]
+        pixels = generator.integers(0, 255, (height // 32, width // 32, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize((width, height))
+        image.save(folder / f"picture {number}.png")
+        (folder / f"picture {number}.txt").write_text(f"picture number {number}", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def make_config(base_model, pictures, shared_cache, tmp_path):
+    """Return a function that makes a small configuration with changes."""
+
+    def make(*assignments):
+        config = replace_at(TrainConfig(), "data.folders", [{"path": str(pictures)}])
+        return apply_settings(
+            config,
+            [
+                f"model.base={base_model}",
+                f"cache.folder={shared_cache}",
+                f"output.folder={tmp_path / 'output'}",
+                "output.name=small",
+                "buckets.resolution=256",
+                "buckets.min_side=128",
+                "buckets.max_side=512",
+                "training.precision=fp32",
+                "training.gradient_checkpointing=false",
+                "training.device=cpu",
+                "training.steps=4",
+                "training.accumulation_steps=2",
+                "schedule.learning_rate=[[0, 1e-4, \"log\"], [1, 1e-3]]",
+                "logging.tensorboard=false",
+                *assignments,
+            ],
+        )
+
+    return make

@@ -1,0 +1,243 @@
+"""A run that was killed and resumed ends with the same bits as one that was not."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from aozora.api import RunControl, train
+from aozora.config.codec import encode_config
+from aozora.errors import CheckpointError
+from aozora.events import CheckpointSaved, RunFinished, RunPlanned, StepCompleted, Warned, from_json
+from aozora.training.checkpointing import list_checkpoints, read_state
+
+
+def run(config, resume=None, control=None, on_event=None):
+    events = []
+
+    def receive(event):
+        events.append(event)
+        if on_event is not None:
+            on_event(event)
+
+    train(config, receive, control or RunControl(), resume=resume)
+    return events
+
+
+def of_type(events, cls):
+    return [event for event in events if isinstance(event, cls)]
+
+
+def assert_same_state(first, second):
+    """Every tensor and plain value is equal; what names a run or a place is left aside."""
+    outside = {"run_id", "name", "config", "versions"}
+    assert set(first) == set(second)
+    for key in set(first) - outside:
+        assert_same(first[key], second[key], key)
+
+
+def assert_same(first, second, where):
+    assert type(first) is type(second), where
+    if isinstance(first, torch.Tensor):
+        assert first.dtype == second.dtype, where
+        assert first.shape == second.shape, where
+        assert first.contiguous().numpy(force=True).tobytes() == second.contiguous().numpy(
+            force=True
+        ).tobytes() if first.dtype != torch.bfloat16 else torch.equal(
+            first.view(torch.int16), second.view(torch.int16)
+        ), where
+    elif isinstance(first, dict):
+        assert set(first) == set(second), where
+        for key in first:
+            assert_same(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, list):
+        assert len(first) == len(second), where
+        for number, (one, other) in enumerate(zip(first, second, strict=True)):
+            assert_same(one, other, f"{where}[{number}]")
+    else:
+        assert first == second, where
+
+
+def start_and_kill_after(config, path, step):
+    """Run ``config`` in a process of its own and kill it once ``step`` steps are done."""
+    path.write_text(json.dumps(encode_config(config)), encoding="utf-8")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "aozora", "train", str(path), "--events", "-"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    seen = 0
+    for line in child.stdout:
+        event = from_json(line)
+        if isinstance(event, StepCompleted):
+            seen = event.step
+            if seen == step:
+                break
+    child.kill()
+    _, errors = child.communicate()
+    assert seen == step, errors
+    if sys.platform != "win32":
+        assert child.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["raven_adamw", "velo_rms"])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_four_steps_a_kill_and_four_more_equal_eight(make_config, tmp_path, optimizer, precision):
+    settings = [
+        f"optimizer={optimizer}",
+        f"training.precision={precision}",
+        "training.steps=8",
+        "training.batch_size=2",
+        "checkpoints.every_steps=4",
+        "training.prefetch_batches=3",
+    ]
+    straight = make_config(*settings, f"output.folder={tmp_path / 'straight'}")
+    events = run(straight)
+    reference = read_state(Path(of_type(events, CheckpointSaved)[-1].state))
+    assert reference["step"] == 8
+
+    killed = make_config(*settings, f"output.folder={tmp_path / 'killed'}")
+    start_and_kill_after(killed, tmp_path / "config.json", step=6)
+    newest = list_checkpoints(tmp_path / "killed" / "checkpoints")[-1]
+    assert newest.manifest.step == 4
+    resumed_events = run(killed, resume="last")
+    resumed = read_state(Path(of_type(resumed_events, CheckpointSaved)[-1].state))
+    assert_same_state(reference, resumed)
+    model = Path(of_type(events, CheckpointSaved)[-1].model).read_bytes()
+    assert Path(of_type(resumed_events, CheckpointSaved)[-1].model).read_bytes() == model
+
+    later = [step for step in of_type(events, StepCompleted) if step.step > 4]
+    for before, after in zip(later, of_type(resumed_events, StepCompleted), strict=True):
+        assert (before.loss, before.lr, before.timesteps, before.items) == (
+            after.loss,
+            after.lr,
+            after.timesteps,
+            after.items,
+        )
+
+
+def test_a_stop_saves_the_last_finished_step_and_the_resume_replays_the_rest(
+    make_config, tmp_path
+):
+    settings = ["training.steps=4", "training.accumulation_steps=2"]
+    straight = run(make_config(*settings, f"output.folder={tmp_path / 'a'}"))
+    control = RunControl()
+
+    def stop_after_two(event):
+        if isinstance(event, StepCompleted) and event.step == 2:
+            control.stop_and_save()
+
+    config = make_config(*settings, f"output.folder={tmp_path / 'b'}")
+    first = run(config, control=control, on_event=stop_after_two)
+    assert of_type(first, RunFinished)[-1].reason == "stopped"
+    assert of_type(first, CheckpointSaved)[-1].step == 2
+    second = run(config, resume="last")
+    assert of_type(second, RunFinished)[-1].reason == "completed"
+    assert_same_state(
+        read_state(Path(of_type(straight, CheckpointSaved)[-1].state)),
+        read_state(Path(of_type(second, CheckpointSaved)[-1].state)),
+    )
+
+
+def test_stopping_without_saving_leaves_no_save(make_config, tmp_path):
+    control = RunControl()
+
+    def stop(event):
+        if isinstance(event, StepCompleted):
+            control.stop()
+
+    events = run(make_config(), control=control, on_event=stop)
+    assert of_type(events, RunFinished)[-1].reason == "stopped"
+    assert list_checkpoints(tmp_path / "output" / "checkpoints") == []
+
+
+def test_what_may_change_is_applied_and_told(make_config):
+    run(make_config("training.steps=2"))
+    changed = make_config("training.steps=5", "schedule.learning_rate=[[0, 5e-5], [1, 5e-5]]")
+    events = run(changed, resume="last")
+    told = " ".join(event.text for event in of_type(events, Warned))
+    assert "training.steps" in told
+    assert "schedule.learning_rate" in told
+    steps = of_type(events, StepCompleted)
+    assert [step.step for step in steps] == [3, 4, 5]
+    assert {step.lr for step in steps} == {5e-5}
+    assert sum(of_type(events, RunPlanned)[0].ticket_counts) == (5 - 2) * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("training.seed=1", "training.seed"),
+        ("training.batch_size=2", "training.batch_size"),
+        ("training.accumulation_steps=1", "training.accumulation_steps"),
+        ("training.precision=bf16", "training.precision"),
+        ("optimizer=velo_rms", "optimizer.kind"),
+        ("optimizer.moments=float32", "optimizer.moments"),
+        ("objective.prediction=v_prediction", "objective"),
+        ("targets.layers=attention", "other layers"),
+        ("buckets.resolution=192", "pictures, captions or bucket"),
+    ],
+)
+def test_what_must_match_is_refused_with_its_name(make_config, saved_two_steps, change, words):
+    state, output = saved_two_steps
+    config = make_config("training.steps=3", change, f"output.folder={output}")
+    with pytest.raises(CheckpointError, match=words):
+        run(config, resume=state)
+
+
+@pytest.fixture(scope="module")
+def saved_two_steps_cache():
+    return {}
+
+
+@pytest.fixture
+def saved_two_steps(make_config, saved_two_steps_cache, tmp_path_factory):
+    if not saved_two_steps_cache:
+        output = tmp_path_factory.mktemp("two steps")
+        config = make_config("training.steps=2", f"output.folder={output}")
+        saved = of_type(run(config), CheckpointSaved)[-1]
+        saved_two_steps_cache["it"] = (Path(saved.state), output)
+    return saved_two_steps_cache["it"]
+
+
+def test_a_state_at_the_end_of_the_run_has_nothing_left_to_do(make_config, saved_two_steps):
+    state, output = saved_two_steps
+    events = run(make_config("training.steps=2", f"output.folder={output}"), resume=state)
+    assert of_type(events, StepCompleted) == []
+    assert of_type(events, RunFinished)[-1].reason == "completed"
+
+
+def test_a_state_beyond_the_end_is_refused(make_config, saved_two_steps):
+    state, output = saved_two_steps
+    with pytest.raises(CheckpointError, match=r"training\.steps"):
+        run(make_config("training.steps=1", f"output.folder={output}"), resume=state)
+
+
+def test_two_living_runs_of_one_name_do_not_mix(make_config, tmp_path):
+    config = make_config("training.steps=200")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(encode_config(config)), encoding="utf-8")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "aozora", "train", str(path)], stderr=subprocess.PIPE
+    )
+    try:
+        lock = tmp_path / "output" / "checkpoints" / "small.lock"
+        deadline = time.monotonic() + 60
+        while not lock.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with pytest.raises(CheckpointError, match="another run"):
+            run(make_config("training.steps=1"))
+    finally:
+        child.kill()
+        child.communicate()
+    assert of_type(run(make_config("training.steps=1")), RunFinished)[-1].reason == "completed"
