@@ -23,7 +23,8 @@ def is_dropped(seed: int, sample: int, probability: float) -> bool:
 
 def dropped_mask(seed: int, samples: Iterable[int], probability: float) -> Tensor:
     """Return `is_dropped` of several samples, bool, shape (B,), on the CPU."""
-    return torch.tensor([is_dropped(seed, sample, probability) for sample in samples])
+    marks = [is_dropped(seed, sample, probability) for sample in samples]
+    return torch.tensor(marks, dtype=torch.bool)
 
 
 def drop_conditioning(
