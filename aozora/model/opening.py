@@ -43,7 +43,7 @@ def open_model(
 
     Args:
         base: A single .safetensors file, or a diffusers folder.
-        vae: Another file or folder to take the VAE from; empty for the base's own.
+        vae: Another file or folder to take the VAE from; None or empty for the base's own.
         text_encoders: Another file or folder to take both text encoders from; empty likewise.
 
     Raises:

@@ -1,32 +1,58 @@
-"""Choosing which parameters of the UNet are trained, by their names alone."""
+"""Which UNet parameters are trained, told from names and shapes alone.
+
+Nothing is loaded: a file's header is enough to show what a selection comes to.
+"""
 
 from __future__ import annotations
 
-import fnmatch
+import difflib
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from aozora.errors import ConfigError, Problem
-from aozora.registry import did_you_mean
 
 LayerSet = Literal["all", "attention", "input_and_middle", "no_resnet_convs"]
-Shapes = Mapping[str, tuple[int, ...]]
 
-_OUTPUT_PREFIXES = ("up_blocks.", "conv_norm_out.", "conv_out.")
-_RESNET_CONVS = (".conv1.", ".conv2.", ".conv_shortcut.")
+_WILDCARDS = frozenset("*?[")
+_OUTPUT_SIDE = ("up_blocks.", "conv_norm_out.", "conv_out.")
+_RESNET_CONV = re.compile(r"\.resnets\.\d+\.conv(1|2|_shortcut)\.")
+_RAISED_BLOCK = re.compile(r"((?:down|up)_blocks\.\d+|mid_block)\.")
+
+
+def _is_attention(name: str) -> bool:
+    return ".attentions." in name
+
+
+def _is_input_or_middle(name: str) -> bool:
+    return not name.startswith(_OUTPUT_SIDE)
+
+
+def _is_no_resnet_conv(name: str) -> bool:
+    return _RESNET_CONV.search(name) is None
+
+
+LAYER_SETS: dict[LayerSet, Callable[[str], bool]] = {
+    "all": lambda name: True,
+    "attention": _is_attention,
+    "input_and_middle": _is_input_or_middle,
+    "no_resnet_convs": _is_no_resnet_conv,
+}
 
 
 @dataclass(frozen=True)
 class TargetSelection:
-    """The parameters that are trained.
+    """What a selection comes to.
 
     Attributes:
-        names: Their names, in the order of the model.
+        names: Trained parameters, in the model's order.
         num_params: How many numbers they hold.
-        total_params: How many the whole UNet holds.
-        groups: Of each block, the numbers trained and the numbers it holds.
+        total_params: How many the UNet has.
+        groups: By block, as ``down_blocks.1``: numbers trained and numbers there are.
     """
 
     names: tuple[str, ...]
@@ -36,105 +62,122 @@ class TargetSelection:
 
 
 def block_of(name: str) -> str:
-    """Return the block a parameter belongs to: ``down_blocks.1``, ``mid_block``, ``conv_in``."""
-    parts = name.split(".")
-    return ".".join(parts[:2]) if parts[0] in ("down_blocks", "up_blocks") else parts[0]
-
-
-def is_in_set(name: str, layers: LayerSet) -> bool:
-    """Return whether the parameter ``name`` belongs to a named set."""
-    if layers == "attention":
-        return ".attn1." in name or ".attn2." in name
-    if layers == "input_and_middle":
-        return not name.startswith(_OUTPUT_PREFIXES)
-    if layers == "no_resnet_convs":
-        return not (".resnets." in name and any(part in name for part in _RESNET_CONVS))
-    return True
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Return whether ``pattern`` fits ``name``: whole with wildcards, else anywhere in it."""
-    if any(character in pattern for character in "*?["):
-        return fnmatch.fnmatchcase(name, pattern)
-    return pattern in name
+    """Return the block of a parameter, as ``down_blocks.1``, ``mid_block`` or ``conv_in``."""
+    match = _RAISED_BLOCK.match(name)
+    return match[1] if match else name.split(".", 1)[0]
 
 
 def select_targets(
-    shapes: Shapes,
+    shapes: Mapping[str, tuple[int, ...]],
     *,
     layers: LayerSet = "all",
     blocks: Sequence[str] = (),
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> TargetSelection:
-    """Return the parameters to train.
+    """Return the parameters to train: (set and blocks), plus ``include``, minus ``exclude``.
 
-    A parameter is trained if it is in the set and in one of the blocks, or fits ``include``; and
-    does not fit ``exclude``.
+    A pattern with ``*``, ``?`` or ``[`` must fit a whole name; any other one is looked for inside
+    names.
 
     Args:
-        shapes: Shape of every UNet parameter by name.
+        shapes: Shape of every UNet parameter by its diffusers name.
         layers: A named set.
-        blocks: Blocks such as ``down_blocks.1``; none means all.
-        include: Patterns of names to add.
-        exclude: Patterns of names to leave out.
+        blocks: Narrows the set to these blocks, or parts of blocks; empty for all.
+        include: Patterns of parameters to add.
+        exclude: Patterns of parameters to leave out.
 
     Raises:
-        ConfigError: if a block or pattern fits nothing, or nothing is left to train.
+        ConfigError: lists every pattern that fits nothing, or says that nothing is left to train.
     """
-    problems = [*_unknown_blocks(shapes, blocks)]
-    problems += _unmatched(shapes, "targets.include", include)
-    problems += _unmatched(shapes, "targets.exclude", exclude)
+    names = list(shapes)
+    problems = _unknown_blocks(names, blocks)
+    for path, patterns in (("include", include), ("exclude", exclude)):
+        problems += _unmatched(names, f"targets.{path}", patterns)
     if problems:
         raise ConfigError(problems)
-
-    def is_trained(name: str) -> bool:
-        if any(matches(name, pattern) for pattern in exclude):
-            return False
-        if any(matches(name, pattern) for pattern in include):
-            return True
-        return is_in_set(name, layers) and (not blocks or block_of(name) in blocks)
-
-    names = tuple(name for name in shapes if is_trained(name))
-    if not names:
-        remedy = "choose more layers or blocks, or exclude fewer"
-        raise ConfigError([Problem("targets", "no layer is left to train", remedy)])
-    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    trained = set(names)
-    groups: dict[str, tuple[int, int]] = {}
-    for name, size in sizes.items():
-        done, total = groups.get(block_of(name), (0, 0))
-        groups[block_of(name)] = (done + size * (name in trained), total + size)
-    return TargetSelection(
-        names=names,
-        num_params=sum(sizes[name] for name in names),
-        total_params=sum(sizes.values()),
-        groups=groups,
+    in_set = LAYER_SETS[layers]
+    selected = tuple(
+        name
+        for name in names
+        if ((in_set(name) and _in_blocks(name, blocks)) or _fits_any(name, include))
+        and not _fits_any(name, exclude)
     )
+    if not selected:
+        text = "no layer is left to train"
+        raise ConfigError([Problem("targets", text, "widen layers or blocks, or exclude less")])
+    return _counted(shapes, selected)
 
 
-def _unknown_blocks(shapes: Shapes, blocks: Sequence[str]) -> list[Problem]:
-    known = list(dict.fromkeys(map(block_of, shapes)))
+def fits(name: str, pattern: str) -> bool:
+    """Return whether ``pattern`` fits the parameter ``name``."""
+    if _WILDCARDS.isdisjoint(pattern):
+        return pattern in name
+    return fnmatchcase(name, pattern)
+
+
+def _fits_any(name: str, patterns: Sequence[str]) -> bool:
+    return any(fits(name, pattern) for pattern in patterns)
+
+
+def _in_blocks(name: str, blocks: Sequence[str]) -> bool:
+    return not blocks or any(name == b or name.startswith(f"{b}.") for b in blocks)
+
+
+def _unknown_blocks(names: Sequence[str], blocks: Sequence[str]) -> list[Problem]:
+    known = _module_paths(names)
     return [
         Problem(
-            "targets.blocks",
-            f"there is no block {block!r}",
-            did_you_mean(block, known) or f"there are: {', '.join(known)}",
+            f"targets.blocks[{number}]",
+            f"the UNet has no block {block!r}",
+            _did_you_mean(block, known) or "blocks are down_blocks.0 ... mid_block ... up_blocks.2",
         )
-        for block in blocks
-        if block not in known
+        for number, block in enumerate(blocks)
+        if not any(_in_blocks(name, (block,)) for name in names)
     ]
 
 
-def _unmatched(shapes: Shapes, path: str, patterns: Sequence[str]) -> list[Problem]:
-    words = {part for name in shapes for part in (name, *name.split("."))}
+def _unmatched(names: Sequence[str], path: str, patterns: Sequence[str]) -> list[Problem]:
     return [
         Problem(
-            path,
-            f"the pattern {pattern!r} fits no parameter",
-            did_you_mean(pattern.strip("*"), sorted(words))
-            or "use diffusers' names, such as *attn2* or down_blocks.1.*",
+            f"{path}[{number}]",
+            f"the pattern {pattern!r} fits no layer" if pattern else "the pattern is empty",
+            _did_you_mean(pattern, _module_paths(names)) or "see the names in 'aozora inspect'",
         )
-        for pattern in patterns
-        if not any(matches(name, pattern) for name in shapes)
+        for number, pattern in enumerate(patterns)
+        if not pattern or not any(fits(name, pattern) for name in names)
     ]
+
+
+def _module_paths(names: Sequence[str]) -> list[str]:
+    """Return all names, all beginnings of names and all their single parts, without repeats."""
+    found: dict[str, None] = {}
+    for name in names:
+        parts = name.split(".")
+        for length in range(1, len(parts) + 1):
+            found[".".join(parts[:length])] = None
+        found |= dict.fromkeys(part for part in parts if not part.isdigit())
+    return list(found)
+
+
+def _did_you_mean(pattern: str, known: Sequence[str]) -> str:
+    core = pattern.strip("*.")
+    close = difflib.get_close_matches(core, known, n=1, cutoff=0.7) if core else []
+    return f"did you mean {pattern.replace(core, close[0])!r}?" if close else ""
+
+
+def _counted(shapes: Mapping[str, tuple[int, ...]], selected: tuple[str, ...]) -> TargetSelection:
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    trained: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    chosen = set(selected)
+    for name, size in sizes.items():
+        total[block_of(name)] += size
+        if name in chosen:
+            trained[block_of(name)] += size
+    return TargetSelection(
+        names=selected,
+        num_params=sum(trained.values()),
+        total_params=sum(total.values()),
+        groups={block: (trained[block], total[block]) for block in total},
+    )

@@ -1,7 +1,6 @@
-"""Captions to the states that SDXL's UNet attends to.
+"""Token ids to what the UNet is conditioned on.
 
-Dimensions: B captions, n chunks, 77 tokens a chunk, D width of both encoders' states together,
-P width of the pooled state.
+Dimensions: B captions, n chunks, T = 77 n tokens, D widths of both encoders together, P pooled.
 """
 
 from __future__ import annotations
@@ -14,27 +13,31 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+# Both encoders give the states before their last layer; no final norm is applied to them.
+_PENULTIMATE = -2
+
 
 @torch.no_grad()
 def encode_text(
     te1: CLIPTextModel, te2: CLIPTextModelWithProjection, ids: Tensor, ids_2: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return ``prompt_embeds`` (B, 77 n, D) and ``pooled_prompt_embeds`` (B, P).
+    """Return the states of both encoders side by side, and the pooled embedding.
 
-    The states are those before the last layer of each encoder, without the final normalisation;
-    chunks are encoded apart and put one after the other; the pooled state is the projected one of
-    the first chunk.
+    Chunks are encoded each by itself and laid end to end; pooled is that of the first chunk.
 
     Args:
-        te1: First encoder (CLIP-L).
-        te2: Second encoder (CLIP-G).
-        ids: Tokens for the first, (B, n, 77).
-        ids_2: Tokens for the second, (B, n, 77).
+        te1: First text encoder.
+        te2: Second text encoder.
+        ids: Token ids for the first, shape (B, n, 77).
+        ids_2: Token ids for the second, same shape.
+
+    Returns:
+        Prompt embeddings (B, T, D) and pooled embeddings (B, P), in the encoders' dtype.
     """
-    batch, chunks, length = ids.shape
-    out_1 = te1(ids.reshape(batch * chunks, length), output_hidden_states=True)
-    out_2 = te2(ids_2.reshape(batch * chunks, length), output_hidden_states=True)
-    states = torch.cat([out_1.hidden_states[-2], out_2.hidden_states[-2]], dim=-1)
-    prompt_embeds = states.reshape(batch, chunks * length, states.shape[-1])
-    pooled = out_2.text_embeds.reshape(batch, chunks, -1)[:, 0]
-    return prompt_embeds, pooled
+    num_captions, num_chunks, length = ids.shape
+    first = te1(ids.reshape(-1, length), output_hidden_states=True)
+    second = te2(ids_2.reshape(-1, length), output_hidden_states=True)
+    states = [first.hidden_states[_PENULTIMATE], second.hidden_states[_PENULTIMATE]]
+    prompt_embeds = torch.cat(states, dim=-1).reshape(num_captions, num_chunks * length, -1)
+    pooled = second.text_embeds.reshape(num_captions, num_chunks, -1)[:, 0]
+    return prompt_embeds, pooled.contiguous()
