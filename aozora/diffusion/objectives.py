@@ -82,7 +82,7 @@ class EpsilonObjective:
 
     def snr(self, timesteps: Tensor) -> Tensor:
         """Return the schedule's ratio."""
-        return _lookup(self.schedule.snr, timesteps)
+        return _lookup(self.schedule.to(timesteps.device).snr, timesteps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ class VObjective:
 
     def snr(self, timesteps: Tensor) -> Tensor:
         """Return the schedule's ratio."""
-        return _lookup(self.schedule.snr, timesteps)
+        return _lookup(self.schedule.to(timesteps.device).snr, timesteps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,9 +209,10 @@ def _noise_latents(
 def _coefficients(
     schedule: NoiseSchedule, timesteps: Tensor, latents: Tensor
 ) -> tuple[Tensor, Tensor]:
+    tables = schedule.to(timesteps.device)
     return (
-        _per_sample(_lookup(schedule.sqrt_alphas_cumprod, timesteps), latents),
-        _per_sample(_lookup(schedule.sqrt_one_minus_alphas_cumprod, timesteps), latents),
+        _per_sample(_lookup(tables.sqrt_alphas_cumprod, timesteps), latents),
+        _per_sample(_lookup(tables.sqrt_one_minus_alphas_cumprod, timesteps), latents),
     )
 
 
@@ -221,8 +222,7 @@ def _lookup(table: Tensor, timesteps: Tensor) -> Tensor:
             f"timesteps must be int64 of shape (B,), not {timesteps.dtype} of shape"
             f" {tuple(timesteps.shape)}"
         )
-    # From the CPU, where the tickets come from, this needs no wait for the device.
-    return table.to(timesteps.device)[timesteps]
+    return table[timesteps]
 
 
 def _per_sample(values: Tensor, like: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ _BETA_START, _BETA_END = 0.00085, 0.012
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """Tables over the timesteps, each of shape (1000,), float32, on the CPU.
+    """Tables over the timesteps, each of shape (1000,), float32.
 
     They all come from one float64 table. The two roots are taken of the float32
     ``alphas_cumprod``, so that any scheduler carrying that table noises with the same bits.
@@ -34,6 +35,22 @@ class NoiseSchedule:
     sqrt_one_minus_alphas_cumprod: Tensor
     snr: Tensor
     zero_terminal_snr: bool
+
+    def to(self, device: torch.device) -> NoiseSchedule:
+        """Return the schedule on ``device``; repeated calls copy nothing."""
+        return self if self.snr.device == device else _on_device(self, device)
+
+
+# Copying in every micro-step would make the host wait for all the work it has given the device.
+@lru_cache(maxsize=8)
+def _on_device(schedule: NoiseSchedule, device: torch.device) -> NoiseSchedule:
+    return NoiseSchedule(
+        alphas_cumprod=schedule.alphas_cumprod.to(device),
+        sqrt_alphas_cumprod=schedule.sqrt_alphas_cumprod.to(device),
+        sqrt_one_minus_alphas_cumprod=schedule.sqrt_one_minus_alphas_cumprod.to(device),
+        snr=schedule.snr.to(device),
+        zero_terminal_snr=schedule.zero_terminal_snr,
+    )
 
 
 def sdxl_schedule(zero_terminal_snr: bool) -> NoiseSchedule:

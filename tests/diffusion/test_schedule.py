@@ -79,6 +79,21 @@ def test_snr_is_that_of_the_rescaled_schedule_and_not_of_the_one_before():
     assert bool(torch.isfinite(after.snr).all())
 
 
+def test_schedule_is_copied_to_a_device_once():
+    schedule = sdxl_schedule(zero_terminal_snr=True)
+    assert schedule.to(torch.device("cpu")) is schedule
+    moved = schedule.to(torch.device("meta"))
+    assert moved is schedule.to(torch.device("meta"))
+    assert moved.zero_terminal_snr
+    tables = (
+        moved.alphas_cumprod,
+        moved.sqrt_alphas_cumprod,
+        moved.sqrt_one_minus_alphas_cumprod,
+        moved.snr,
+    )
+    assert {table.device.type for table in tables} == {"meta"}
+
+
 def test_tables_agree_with_diffusers():
     from diffusers import DDPMScheduler
 
