@@ -1,0 +1,1 @@
+"""The presets that come with Aozora; installed, this folder is the package ``aozora.presets_data``."""
