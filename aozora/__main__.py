@@ -1,4 +1,7 @@
-"""The command line. Every verb ends with 0 (done, or stopped on request), 2 (bad input) or 3 (failed)."""
+"""The command line.
+
+Every verb ends with 0 (done, or stopped on request), 2 (bad input) or 3 (failed).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from aozora import __version__
 from aozora.errors import AozoraError, NumericsError, OutOfMemory
@@ -44,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away; there is nobody left to tell.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = sys.stderr
         return FAILED
     except Exception:  # noqa: BLE001 - the program's end: whatever arrives here is a bug, shown whole
         sys.stderr.write(traceback.format_exc())
@@ -67,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
 
     train = _verb(verbs, "train", _train, "train a model")
     _config_arguments(train)
-    train.add_argument("--resume", metavar="STATE", help="a .pt state file to go on from, or 'last'")
+    train.add_argument(
+        "--resume", metavar="STATE", help="a .pt state file to go on from, or 'last'"
+    )
     train.add_argument("--events", metavar="FILE", help="write events as JSON lines to FILE or -")
     train.add_argument("--control", choices=["-"], help="read commands as JSON lines from stdin")
 
@@ -105,11 +110,17 @@ def _verb(
 
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a .json config file")
+    parser.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG", help="a .json config file"
+    )
     parser.add_argument("--preset", metavar="NAME", help="start from a preset instead of a file")
     parser.add_argument("--model", metavar="FILE", help="base model (model.base)")
     parser.add_argument(
-        "--data", metavar="FOLDER", action="append", default=[], help="folder with pictures; repeatable"
+        "--data",
+        metavar="FOLDER",
+        action="append",
+        default=[],
+        help="folder with pictures; repeatable",
     )
     parser.add_argument("--output", metavar="FOLDER", help="folder for results (output.folder)")
     parser.add_argument("--name", metavar="NAME", help="name of the run (output.name)")
@@ -137,7 +148,11 @@ def _config_of(options: argparse.Namespace, stored: dict[str, Any] | None = None
         config = TrainConfig()
     if options.preset is not None:
         config = find_preset(options.preset).applied_to(config)
-    named = {"model.base": options.model, "output.folder": options.output, "output.name": options.name}
+    named = {
+        "model.base": options.model,
+        "output.folder": options.output,
+        "output.name": options.name,
+    }
     for path, value in named.items():
         if value is not None:
             config = replace_at(config, path, value)
@@ -150,7 +165,7 @@ def _train(options: argparse.Namespace) -> int:
     from aozora import api
 
     stored = None
-    resume: Path | str | None = None
+    resume: Path | Literal["last"] | None = None
     if options.resume is not None:
         resume = "last" if options.resume == "last" else Path(options.resume)
         if isinstance(resume, Path) and options.config is None:

@@ -53,7 +53,7 @@ class ConsolePrinter:
         self._skipped_items = 0
         self._memory = ""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event) -> None:  # noqa: C901 - one line for each event
         """Show ``event``."""
         match event:
             case RunStarted():
@@ -70,7 +70,9 @@ class ConsolePrinter:
                 if event.summary:
                     self._line(f"{_PHASES[event.phase]}: {event.summary} ({event.seconds:.1f} s)")
             case Progressed():
-                self._advance(_PHASES[event.phase], event.done, event.total, _UNITS.get(event.phase, "it"))
+                self._advance(
+                    _PHASES[event.phase], event.done, event.total, _UNITS.get(event.phase, "it")
+                )
             case StepCompleted():
                 self._step(event)
             case StepSkipped():

@@ -88,8 +88,10 @@ def _graphics_card() -> list[Finding]:
             Finding(
                 "Graphics card",
                 "note",
-                f"none that CUDA can use (PyTorch built {built} CUDA); training runs on the processor",
-                "install the NVIDIA driver, then run bootstrap.py again" if not torch.version.cuda else "",
+                f"none that CUDA can use (PyTorch built {built} CUDA); the processor trains",
+                "install the NVIDIA driver, then run bootstrap.py again"
+                if not torch.version.cuda
+                else "",
             )
         ]
     findings = []

@@ -1,7 +1,7 @@
 """Errors a user can act on.
 
-An `AozoraError` is shown plainly, without a traceback. Any other exception that reaches the top of the
-program is a bug and is shown with its traceback.
+An `AozoraError` is shown plainly, without a traceback. Any other exception that reaches the top of
+the program is a bug and is shown with its traceback.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Problem:
     """One fault of a configuration.
 
     Attributes:
-        path: Dotted path of the setting, such as ``training.batch_size``; empty for the file as a whole.
+        path: Dotted path of the setting, such as ``training.batch_size``; empty for the whole file.
         text: What is wrong.
         remedy: What to do.
     """
@@ -76,5 +76,5 @@ class NumericsError(AozoraError):
     """Training produced values that are not finite."""
 
 
-class OutOfMemory(AozoraError):  # noqa: N818 - the field's own word
+class OutOfMemory(AozoraError):
     """The device or the host has too little memory for the run."""

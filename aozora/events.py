@@ -1,6 +1,6 @@
 """What a run reports: frozen dataclasses of plain Python values, one JSON object a line on a pipe.
 
-Every receiver (the terminal, the window, files) gets the same events, so a run is the same from each.
+Every receiver (the terminal, the window, files) gets the same events, so a run is one and the same.
 """
 
 from __future__ import annotations

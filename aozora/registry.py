@@ -1,7 +1,7 @@
-"""Named sets of alternatives: the losses, weightings, objectives, optimizers a user can choose from.
+"""Named sets of alternatives: the losses, weightings, objectives, optimizers one can choose from.
 
-A choice is a frozen dataclass whose fields are its settings. Registering the class under a name is all
-that is needed for it to appear in configs, forms, checks and docs.
+A choice is a frozen dataclass whose fields are its settings. Registering the class under a name is
+all that is needed for it to appear in configs, forms, checks and docs.
 """
 
 from __future__ import annotations

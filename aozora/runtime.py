@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 
 _REPLACE_ATTEMPTS = 8
 _PARTIAL = re.compile(r"\.(\d+)\.partial$")
-_RESERVED_NAMES = {"con", "prn", "aux", "nul"} | {f"{d}{i}" for d in ("com", "lpt") for i in range(10)}
+_RESERVED_NAMES = {"con", "prn", "aux", "nul"} | {
+    f"{d}{i}" for d in ("com", "lpt") for i in range(10)
+}
 
 
 def cache_folder() -> Path:
@@ -63,7 +65,7 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Rename over ``target``; on Windows wait for readers such as virus scanners to let go of it."""
+    """Rename over ``target``; on Windows wait for readers such as virus scanners."""
     for attempt in range(_REPLACE_ATTEMPTS):
         try:
             os.replace(source, target)
@@ -139,7 +141,7 @@ def remove_stale_partials(folder: Path) -> int:
 
 
 def free_run_folder(output: Path, name: str) -> Path:
-    """Return ``output/runs/NAME-YYYYmmdd-HHMMSS``, numbered if it is there already; makes nothing."""
+    """Return ``output/runs/NAME-YYYYmmdd-HHMMSS``, numbered if that is there; makes nothing."""
     base = output / "runs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder, number = base, 2
     while folder.exists():

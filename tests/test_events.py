@@ -32,12 +32,18 @@ def test_every_event_survives_the_pipe(cls):
 
 def test_numbers_that_are_not_finite_become_null():
     event = events.StepSkipped(
-        step=1, total_steps=2, reason="nan", in_a_row=1, skipped=1, timesteps=[float("nan")], items=[]
+        step=1,
+        total_steps=2,
+        reason="nan",
+        in_a_row=1,
+        skipped=1,
+        timesteps=[float("nan")],
+        items=[],
     )
     assert json.loads(events.to_json(event, "run"))["timesteps"] == [None]
 
 
 @pytest.mark.parametrize("line", ["", "[]", "{", '{"event": "Unheard"}', '{"event": "Warned"}'])
 def test_what_is_no_event_is_refused(line):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         events.from_json(line)

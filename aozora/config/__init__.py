@@ -1,1 +1,1 @@
-"""Settings: declared once, checked once, and free of torch so that the window needs none to start."""
+"""Settings: declared once, checked once, and free of torch so that the window starts quickly."""

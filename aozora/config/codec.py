@@ -11,7 +11,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -112,7 +112,9 @@ def _decode_dataclass(cls: type[Any], data: Any, path: str, faults: _Faults) -> 
     return cls(**values) if len(faults.problems) == before else None
 
 
-def _decode(annotation: Any, value: Any, path: str, info: SettingInfo | None, faults: _Faults) -> Any:
+def _decode(
+    annotation: Any, value: Any, path: str, info: SettingInfo | None, faults: _Faults
+) -> Any:
     if annotation is LrSchedule:
         return _decode_schedule(value, path, faults)
     members = choice_members(annotation)
@@ -132,13 +134,13 @@ def _decode_schedule(value: Any, path: str, faults: _Faults) -> Any:
     try:
         return LrSchedule.from_json(value)
     except (TypeError, ValueError) as error:
-        faults.add(path, str(error), 'write points as [place, rate, shape], such as [0, 1e-6, "log"]')
+        faults.add(
+            path, str(error), 'write points as [place, rate, shape], such as [0, 1e-6, "log"]'
+        )
         return None
 
 
-def _decode_choice(
-    members: tuple[type[Any], ...], value: Any, path: str, faults: _Faults
-) -> Any:
+def _decode_choice(members: tuple[type[Any], ...], value: Any, path: str, faults: _Faults) -> Any:
     kinds = {kind_of(member): member for member in members}
     known = ", ".join(kinds)
     if isinstance(value, str):
@@ -160,7 +162,11 @@ def _decode_literal(allowed: tuple[Any, ...], value: Any, path: str, faults: _Fa
         if type(candidate) is type(value) and candidate == value:
             return candidate
     known = ", ".join(map(str, allowed))
-    guess = did_you_mean(value, [a for a in allowed if isinstance(a, str)]) if isinstance(value, str) else ""
+    guess = (
+        did_you_mean(value, [a for a in allowed if isinstance(a, str)])
+        if isinstance(value, str)
+        else ""
+    )
     faults.add(path, f"{value!r} is not possible here", guess or f"one of: {known}")
     return None
 
@@ -172,7 +178,8 @@ def _decode_tuple(
         faults.add(path, f"must be a list, not {_name(value)}")
         return None
     return tuple(
-        _decode(item, entry, f"{path}[{number}]", info, faults) for number, entry in enumerate(value)
+        _decode(item, entry, f"{path}[{number}]", info, faults)
+        for number, entry in enumerate(value)
     )
 
 
@@ -290,7 +297,7 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def overlay(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with the settings in ``patch`` replaced; options of another kind start anew."""
+    """Return ``base`` with the settings in ``patch`` replaced; another kind starts anew."""
     result = dict(base)
     for key, value in patch.items():
         old = result.get(key)
@@ -310,21 +317,23 @@ def apply_settings(config: TrainConfig, assignments: Iterable[str]) -> TrainConf
     Raises:
         ConfigError: for paths that do not exist and values that do not fit.
     """
-    faults = _Faults()
-    data = encode_config(config)
+    problems: list[Problem] = []
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
-            faults.add(assignment, "is not an assignment", "write section.field=value")
+            problems.append(Problem(assignment, "is no assignment", "write section.field=value"))
             continue
         try:
             value = parse_json(text)
         except ValueError:
             value = text
-        _assign(data, path.strip(), value, faults)
-    if faults.problems:
-        raise ConfigError(faults.problems)
-    return decode_config(data)
+        try:
+            config = replace_at(config, path.strip(), value)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return config
 
 
 def _assign(data: dict[str, Any], path: str, value: Any, faults: _Faults) -> None:
@@ -362,5 +371,3 @@ def replace_at(config: TrainConfig, path: str, value: Any) -> TrainConfig:
     if faults.problems:
         raise ConfigError(faults.problems)
     return decode_config(data)
-
-

@@ -84,8 +84,8 @@ def settings_markdown() -> str:
     lines = [
         "# Settings",
         "",
-        "Made by `aozora settings-doc`; do not edit by hand. A setting is changed in the window, in a"
-        " JSON file, or on the command line with `--set section.field=value`.",
+        "Made by `aozora settings-doc`; do not edit by hand. A setting is changed in the window,"
+        " in a JSON file, or on the command line with `--set section.field=value`.",
     ]
     section = ""
     for row in iterate_settings():
@@ -123,6 +123,10 @@ def _choices(cls: type[Any], path: str) -> Iterator[tuple[str, Any]]:
         where = f"{path}.{field.name}" if path else field.name
         if choice_members(annotation):
             yield where, annotation
-        elif isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-            if annotation is not LrSchedule:
-                yield from _choices(annotation, where)
+        elif _is_section(annotation):
+            yield from _choices(annotation, where)
+
+
+def _is_section(annotation: Any) -> bool:
+    is_dataclass = isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
+    return is_dataclass and annotation is not LrSchedule

@@ -39,7 +39,7 @@ class SettingInfo:
     value_labels: tuple[tuple[Any, str], ...] = ()
 
 
-def setting(  # noqa: PLR0913 - one keyword per fact about a setting
+def setting(
     default: Any = dataclasses.MISSING,
     *,
     label: str,

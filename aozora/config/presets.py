@@ -1,7 +1,7 @@
 """Presets: sparse sets of settings laid over the defaults.
 
-A preset is a JSON file with ``schema``, ``about`` (``title``, ``description``) and any settings of a
-configuration. It holds no paths: model, pictures and output are the user's.
+A preset is a JSON file with ``schema``, ``about`` (``title``, ``description``) and any settings of
+a configuration. It holds no paths: model, pictures and output are the user's.
 """
 
 from __future__ import annotations
@@ -49,11 +49,10 @@ def parse_preset(name: str, data: Any, path: Path | None = None) -> Preset:
         ConfigError: when it is not a preset or its settings have faults.
     """
     about = data.get("about") if isinstance(data, Mapping) else None
-    texts = (about.get("title"), about.get("description")) if isinstance(about, Mapping) else ()
-    if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
-        raise ConfigError(
-            [Problem("", f"preset {name}: needs about.title and about.description")]
-        )
+    found = (about.get("title"), about.get("description")) if isinstance(about, Mapping) else ()
+    texts = [text for text in found if isinstance(text, str)]
+    if len(texts) != 2:
+        raise ConfigError([Problem("", f"preset {name}: needs about.title and about.description")])
     settings = {key: value for key, value in data.items() if key != "about"}
     settings.setdefault("schema", SCHEMA_VERSION)
     decode_config(settings)

@@ -145,7 +145,12 @@ class BucketsSection:
         maximum=4096,
     )
     min_side: int = setting(
-        512, label="Shortest side", help="No bucket is narrower.", unit="px", minimum=64, maximum=4096
+        512,
+        label="Shortest side",
+        help="No bucket is narrower.",
+        unit="px",
+        minimum=64,
+        maximum=4096,
     )
     max_side: int = setting(
         2048, label="Longest side", help="No bucket is longer.", unit="px", minimum=64, maximum=8192
@@ -371,7 +376,12 @@ class TrainingSection:
         maximum=1_000_000.0,
     )
     batch_size: int = setting(
-        1, label="Batch size", help="Samples trained at once.", unit="samples", minimum=1, maximum=256
+        1,
+        label="Batch size",
+        help="Samples trained at once.",
+        unit="samples",
+        minimum=1,
+        maximum=256,
     )
     accumulation_steps: int = setting(
         4,
@@ -468,7 +478,7 @@ class CheckpointsSection:
     dtype: FileDtype = setting(
         "base",
         label="File format",
-        help="Number format of trained weights in the model file; base keeps that of the base model.",
+        help="Number format of trained weights in the model file; base keeps the base model's.",
         value_labels=(
             ("base", "As in the base model"),
             ("fp16", "fp16"),

@@ -110,7 +110,7 @@ def validation_batch(
     objective: Objective,
     seed: int,
 ) -> PreparedBatch:
-    """Return held-out picture ``item`` at every timestep of the grid, each with its own fixed noise.
+    """Return held-out picture ``item`` at every timestep of the grid, each with fixed noise.
 
     For rectified flow the grid is of timesteps as the UNet gets them, so that it does not move with
     the shift.

@@ -145,7 +145,11 @@ def check(config: TrainConfig) -> CheckReport:
         source.close()
     if problems:
         return CheckReport(tuple(problems), (), None)
-    assert source and pictures and targets and objective and device
+    assert source is not None
+    assert pictures is not None
+    assert targets is not None
+    assert objective is not None
+    assert device is not None
     notes += [*objective.notes, *pictures.warnings]
     notes += [f"left out {item.path}: {item.reason}" for item in pictures.skipped]
     notes.append(precision_note(device, config.training.precision))
@@ -213,4 +217,3 @@ def _state_bytes(config: TrainConfig, source: ModelSource, targets: TargetSelect
             sizes[shape] = round(per_element * torch.Size(shape).numel())
         total += sizes[shape]
     return total
-

@@ -1,7 +1,7 @@
 """Saving a run so that it can be resumed to the same bits, and never leaving half a save behind.
 
-A save is three files: the model (``.safetensors``), the state (``.pt``) and a manifest (``.json``) with
-the sizes and checksums of both. The manifest is written last and is what makes the save count.
+A save is three files: the model (``.safetensors``), the state (``.pt``) and a manifest (``.json``)
+with the sizes and checksums of both. The manifest is written last and is what makes the save count.
 """
 
 from __future__ import annotations
@@ -159,7 +159,15 @@ def read_state(path: Path) -> dict[str, Any]:
     _verify_against_manifest(path)
     try:
         state = torch.load(long_path(path), map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, OSError, ValueError, EOFError, KeyError, UnpicklingError, zipfile.BadZipFile) as error:
+    except (
+        RuntimeError,
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
         raise CheckpointError(
             f"{path}: is not a readable training state", "choose another .pt file"
         ) from error
@@ -230,7 +238,7 @@ def last_state(folder: Path, name: str) -> Path:
 
 
 def is_save_of(stem: str, name: str) -> bool:
-    """Return whether ``stem`` is that of a save by a run called ``name``, or ``name-2`` and so on."""
+    """Return whether ``stem`` is that of a save by a run called ``name`` or ``name-2``."""
     base = _STEP.sub("", stem)
     return base == name or re.fullmatch(re.escape(name) + r"-\d+", base) is not None
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class GradientAccumulator:
     """Takes gradients off the parameters as they appear and sums them in float32.
 
-    Sums of bf16 gradients lose what is below half a unit in the last place, so no sum is ever held in
-    the parameter's own format; and a parameter's ``grad`` is free again as soon as it was read.
+    Sums of bf16 gradients lose what is below half a unit in the last place, so no sum is ever held
+    in the parameter's own format; and a parameter's ``grad`` is free again as soon as it was read.
 
     Args:
         parameters: Trained parameters by name.
@@ -24,7 +24,9 @@ class GradientAccumulator:
         self._sums: dict[str, Tensor] = {}
         self._names = tuple(parameters)
         self._handles = [
-            parameter.register_post_accumulate_grad_hook(partial(self._take, name))
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                partial(self._take, name)
+            )
             for name, parameter in parameters.items()
         ]
 
@@ -53,7 +55,7 @@ class GradientAccumulator:
         return torch.nn.utils.get_total_norm(list(self.sums.values()), 2.0)
 
     def clip(self, norm: Tensor, max_norm: float) -> None:
-        """Scale the sums so that their norm is at most ``max_norm`` (as torch's clip_grad_norm_)."""
+        """Scale the sums so that their norm is at most ``max_norm``, as torch does."""
         factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
         for gradient in self._sums.values():
             gradient.mul_(factor)
@@ -72,8 +74,8 @@ class GradientAccumulator:
 class LossScaler:
     """Dynamic loss scale for fp16 (Micikevicius et al. 2017, section 3.2).
 
-    fp16 gradients below 6e-8 vanish, so the loss is multiplied before backward and the gradients are
-    divided after. The scale is halved when they overflow and doubled after a run of good steps.
+    fp16 gradients below 6e-8 vanish, so the loss is multiplied before backward and the gradients
+    are divided after. The scale is halved when they overflow and doubled after a run of good steps.
     """
 
     INITIAL = 2.0**16

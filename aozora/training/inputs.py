@@ -1,4 +1,4 @@
-"""From folders of pictures to filled caches: what is trained, what is held out, what is left out."""
+"""From folders of pictures to filled caches: what is trained, held out, and left out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -36,12 +37,16 @@ from aozora.runtime import cache_folder, write_json_atomic
 from aozora.training.control import RunControl
 from aozora.training.device import release_memory
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
 log = logging.getLogger(__name__)
 
 _TOKENS_PER_CHUNK = 75
 
 
-class StoppedEarly(Exception):  # noqa: N818 - not an error: the user asked for it
+class StoppedEarly(Exception):
     """The run was asked to stop before training began."""
 
 
@@ -201,7 +206,7 @@ class Encoders:
         """
         captions = [item.record.caption for item in (*pictures.trained, *pictures.held_out)]
         self._warn_of_cut_captions(captions)
-        loaded: list[tuple[torch.nn.Module, torch.nn.Module]] = []
+        loaded: list[tuple[CLIPTextModel, CLIPTextModelWithProjection]] = []
 
         def encode(batch: list[str]) -> tuple[Tensor, Tensor]:
             if not loaded:
@@ -210,7 +215,7 @@ class Encoders:
             pairs = [self._tokenizer.encode_chunks(caption, count) for caption in batch]
             ids = torch.tensor([list(pair.ids) for pair in pairs], device=self._device)
             ids_2 = torch.tensor([list(pair.ids_2) for pair in pairs], device=self._device)
-            return encode_text(*loaded[0], ids, ids_2)  # type: ignore[arg-type]
+            return encode_text(*loaded[0], ids, ids_2)
 
         report = build_text(
             captions,
@@ -231,12 +236,12 @@ class Encoders:
         Raises:
             StoppedEarly: if asked to stop.
         """
-        loaded: list[torch.nn.Module] = []
+        loaded: list[AutoencoderKL] = []
 
         def encode(pixels: Tensor) -> Tensor:
             if not loaded:
                 loaded.append(load_vae(self._source, torch.float32, self._device))
-            return encode_images(loaded[0], pixels.to(self._device))  # type: ignore[arg-type]
+            return encode_images(loaded[0], pixels.to(self._device))
 
         report = build_latents(
             [*pictures.trained, *pictures.held_out],
@@ -359,5 +364,4 @@ def require_encoders(source: ModelSource) -> None:
         ModelFileError: naming what is missing and where to set it.
     """
     for component in ("vae", "te1", "te2"):
-        source.component(component)  # type: ignore[arg-type]
-
+        source.component(component)

@@ -1,4 +1,4 @@
-"""Settling what is trained: what the settings say, what the base model's file says, and who wins."""
+"""Settling what is trained: what the settings say, what the base model says, and who wins."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from aozora.config.codec import encode_config
 from aozora.config.schema import TrainConfig
 from aozora.config.ticket_segments import SegmentedPool
 from aozora.data.batch_plan import BatchPlan
+from aozora.data.prefetch import Prefetcher
 from aozora.diffusion.losses import per_sample_loss
 from aozora.diffusion.timesteps import validation_grid
 from aozora.diffusion.weightings import sample_weights
@@ -60,7 +61,7 @@ from aozora.training.inputs import (
     require_encoders,
     summarise,
 )
-from aozora.training.objective_choice import ObjectiveChoice, choose_objective
+from aozora.training.objective_choice import choose_objective
 from aozora.training.optimizer_factory import build_optimizer
 from aozora.training.resume import Difference, Identity, compare_settings, require_same
 from aozora.training.run_record import RunRecord
@@ -68,7 +69,6 @@ from aozora.training.saving import SaveCadence, Saver, space_note
 from aozora.training.step import StepRecipe
 from aozora.training.trainer import LoopSettings, Position, Trainer
 from aozora.training.validation import Validator
-from aozora.data.prefetch import Prefetcher
 from optimizers.protocol import MasterOptimizer
 
 log = logging.getLogger(__name__)
@@ -97,9 +97,11 @@ def train(
     require_valid(config)
     device = choose_device(config.training.device)
     state_path, state = _find_state(config, resume)
-    with device_settings(device, deterministic=config.training.deterministic):
-        with open_base(config) as source:
-            _Run(config, on_event, control, device, source, state_path, state).run()
+    with (
+        device_settings(device, deterministic=config.training.deterministic),
+        open_base(config) as source,
+    ):
+        _Run(config, on_event, control, device, source, state_path, state).run()
 
 
 def cache(config: TrainConfig, on_event: EventSink, control: RunControl) -> None:
@@ -270,9 +272,7 @@ class _Run:
         folder = Path(config.output.folder) / "checkpoints"
         name = state["name"] if state else free_name(folder, config.output.name)
         run_id = state["run_id"] if state else ""
-        self._record = RunRecord(
-            config, name=name, run_id=run_id, device=device, on_event=on_event
-        )
+        self._record = RunRecord(config, name=name, run_id=run_id, device=device, on_event=on_event)
 
     def run(self) -> None:
         """Go through all phases."""

@@ -143,7 +143,7 @@ class WandbWriter:
 class EventHub:
     """Hands each event to the caller and to the run folder, from whatever thread it comes.
 
-    Until `record` is called events are only kept, so that a run that is refused leaves nothing behind.
+    Until `record` is called events are only kept, so that a refused run leaves nothing behind.
 
     Args:
         on_event: The caller's receiver.
@@ -160,7 +160,7 @@ class EventHub:
         self._last_progress: dict[Phase, float] = {}
 
     def record(self, path: Path, writers: Iterable[MetricWriter]) -> None:
-        """Write events to the file ``path``, and their numbers to ``writers``, from the first on."""
+        """Write events to the file ``path``, their numbers to ``writers``, from the first on."""
         with self._lock:
             self._file = path.open("a", encoding="utf-8", newline="\n")
             self._writers = tuple(writers)

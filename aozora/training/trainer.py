@@ -148,7 +148,7 @@ class Trainer:
             loss, own = score(self._unet, batch.to(self._device), self._recipe)
             # Every sample of the step counts the same, also those of short batches.
             weighted = loss * batch.share
-            (weighted * self._scaler.scale).backward()
+            (weighted * self._scaler.scale).backward()  # type: ignore[no-untyped-call]
             losses.append(weighted.detach())
             sample_losses.append(own)
         return _Window(

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional
 
+from aozora.diffusion.objectives import Objective
 from aozora.events import ValidationCompleted
 from aozora.training.step import NoisePredictor, PreparedBatch, predict
-from aozora.diffusion.objectives import Objective
 
 _SMALLEST_CHUNK = 4
 

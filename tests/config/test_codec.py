@@ -78,7 +78,12 @@ def test_another_schema_version_is_refused():
 def test_assignments_reach_nested_options():
     config = codec.apply_settings(
         TrainConfig(),
-        ["loss.weighting=min_snr", "loss.weighting.gamma=3", "output.name=2024", "training.steps=7"],
+        [
+            "loss.weighting=min_snr",
+            "loss.weighting.gamma=3",
+            "output.name=2024",
+            "training.steps=7",
+        ],
     )
     assert config.loss.weighting == MinSnr(gamma=3.0)
     assert config.output.name == "2024"
@@ -86,7 +91,9 @@ def test_assignments_reach_nested_options():
 
 
 def test_naming_another_kind_resets_the_options():
-    config = codec.apply_settings(TrainConfig(), ["loss.weighting=min_snr", "loss.weighting.gamma=3"])
+    config = codec.apply_settings(
+        TrainConfig(), ["loss.weighting=min_snr", "loss.weighting.gamma=3"]
+    )
     assert codec.apply_settings(config, ["loss.weighting=min_snr"]).loss.weighting == MinSnr()
     assert codec.apply_settings(config, ["loss.weighting=none"]).loss.weighting == NoWeighting()
 
@@ -119,7 +126,7 @@ def test_bad_assignments_are_refused_with_their_path(assignment, path):
     ],
 )
 def test_json_that_python_would_let_through_is_refused(text):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         codec.parse_json(text)
 
 
@@ -146,12 +153,16 @@ def test_an_overlay_of_another_kind_drops_the_old_options():
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
 
-@given(st.sampled_from([row.path for row in iterate_settings() if "[]" not in row.path]), json_values)
+@given(
+    st.sampled_from([row.path for row in iterate_settings() if "[]" not in row.path]), json_values
+)
 def test_any_value_anywhere_decodes_or_is_refused_with_a_path(path, value):
     data = {}
     node = data
@@ -162,7 +173,10 @@ def test_any_value_anywhere_decodes_or_is_refused_with_a_path(path, value):
     try:
         config = codec.decode_config(data)
     except ConfigError as error:
-        assert all(problem.path for problem in error.problems)
+        config, problems = None, error.problems
+    if config is None:
+        assert problems
+        assert all(problem.path for problem in problems)
     else:
         assert codec.decode_config(codec.encode_config(config)) == config
 

@@ -17,7 +17,10 @@ def ready_config(*assignments):
 
 
 def test_the_defaults_lack_only_model_and_pictures():
-    assert {problem.path for problem in check_config(TrainConfig())} == {"model.base", "data.folders"}
+    assert {problem.path for problem in check_config(TrainConfig())} == {
+        "model.base",
+        "data.folders",
+    }
     assert check_config(ready_config()) == []
 
 
@@ -43,8 +46,14 @@ def test_the_presets_that_were_promised_are_there():
         (["buckets.min_side=2048", "buckets.max_side=1024"], "buckets.min_side"),
         (["buckets.step=48"], "buckets.step"),
         (["buckets.resolution=1000"], "buckets.resolution"),
-        (["objective.prediction=epsilon", "objective.zero_terminal_snr=on"], "objective.zero_terminal_snr"),
-        (["objective.prediction=flow", "objective.zero_terminal_snr=on"], "objective.zero_terminal_snr"),
+        (
+            ["objective.prediction=epsilon", "objective.zero_terminal_snr=on"],
+            "objective.zero_terminal_snr",
+        ),
+        (
+            ["objective.prediction=flow", "objective.zero_terminal_snr=on"],
+            "objective.zero_terminal_snr",
+        ),
         (["timesteps.minimum=800", "timesteps.maximum=100"], "timesteps.minimum"),
         (["schedule.learning_rate=[[0, 1e-6], [0.5, 1e-6]]"], "schedule.learning_rate"),
         (["output.name=con"], "output.name"),
@@ -76,7 +85,13 @@ def test_an_unknown_preset_is_refused_with_a_guess():
 
 
 @pytest.mark.parametrize(
-    "data", [[], {"training": {}}, {"about": {"title": "t"}}, {"about": {"title": "t", "description": "d"}, "x": 1}]
+    "data",
+    [
+        [],
+        {"training": {}},
+        {"about": {"title": "t"}},
+        {"about": {"title": "t", "description": "d"}, "x": 1},
+    ],
 )
 def test_what_is_no_preset_is_refused(data):
     with pytest.raises(ConfigError):

@@ -10,7 +10,7 @@ from aozora.config.codec import apply_settings, replace_at
 from aozora.config.schema import TrainConfig
 from aozora.model.synthetic import write_random_base
 
-SIZES = [(256, 256), (320, 192), (192, 320)]
+SIZES = [(128, 128), (192, 64), (64, 192)]
 
 
 @pytest.fixture(scope="session")
@@ -51,15 +51,15 @@ def make_config(base_model, pictures, shared_cache, tmp_path):
                 f"cache.folder={shared_cache}",
                 f"output.folder={tmp_path / 'output'}",
                 "output.name=small",
-                "buckets.resolution=256",
-                "buckets.min_side=128",
-                "buckets.max_side=512",
+                "buckets.resolution=128",
+                "buckets.min_side=64",
+                "buckets.max_side=256",
                 "training.precision=fp32",
                 "training.gradient_checkpointing=false",
                 "training.device=cpu",
                 "training.steps=4",
                 "training.accumulation_steps=2",
-                "schedule.learning_rate=[[0, 1e-4, \"log\"], [1, 1e-3]]",
+                'schedule.learning_rate=[[0, 1e-4, "log"], [1, 1e-3]]',
                 "logging.tensorboard=false",
                 *assignments,
             ],

@@ -6,10 +6,13 @@ only what was drawn: which picture, which noise, which timestep.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from aozora.api import RunControl, train
+from aozora.data.batch_plan import PlannedBatch
 from aozora.diffusion.noise import sample_noise
 from aozora.diffusion.schedule import sdxl_schedule
 from aozora.events import CheckpointSaved, StepCompleted
@@ -27,13 +30,11 @@ def engine_run(config):
     train(config, events.append, RunControl())
     steps = [event for event in events if isinstance(event, StepCompleted)]
     saved = [event for event in events if isinstance(event, CheckpointSaved)][-1]
-    return steps, read_state(__import__("pathlib").Path(saved.state))
+    return steps, read_state(Path(saved.state))
 
 
 def samples_of(config, steps):
     """Yield latents, text, time ids, noise and timestep of each sample, in the order drawn."""
-    from aozora.data.batch_plan import PlannedBatch
-
     device = choose_device("cpu")
     with open_model(config.model.base) as source:
         encoders = Encoders(config, source, device, lambda event: None, RunControl())

@@ -157,9 +157,7 @@ KILLED_SAVER = """
 def test_a_run_killed_while_saving_keeps_a_readable_save(tmp_path):
     folder = tmp_path / "saves"
     save(folder, 1)
-    code = textwrap.dedent(KILLED_SAVER).format(
-        tests=os.path.dirname(__file__), folder=str(folder)
-    )
+    code = textwrap.dedent(KILLED_SAVER).format(tests=os.path.dirname(__file__), folder=str(folder))
     for number in range(4):
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         child.stdout.readline()

@@ -1,0 +1,1 @@
+"""A small base model and pictures, so that everything can be tried with nothing downloaded."""
