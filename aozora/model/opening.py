@@ -37,7 +37,11 @@ LATENT_CHANNELS = 4
 
 
 def open_model(
-    base: Path, vae: Path | None = None, text_encoders: Path | None = None
+    base: Path | str,
+    vae: Path | str | None = None,
+    text_encoders: Path | str | None = None,
+    *,
+    verify: bool = True,
 ) -> ModelSource:
     """Open an SDXL model: read its headers, find out what it is and where everything lies.
 
@@ -45,6 +49,8 @@ def open_model(
         base: A single .safetensors file, or a diffusers folder.
         vae: Another file or folder to take the VAE from; None or empty for the base's own.
         text_encoders: Another file or folder to take both text encoders from; empty likewise.
+        verify: Also compare every name and shape with what a model of these sizes has. Takes the
+            seconds that importing the models takes; without, only what decides sizes is checked.
 
     Raises:
         ModelFileError: if it is something else, damaged, or its parts do not fit together.
@@ -72,7 +78,10 @@ def open_model(
     components = {c: _describe(c, paths[c], held) for c, held in tensors.items()}
     _check_fit(components)
     facts = _facts(base, files, template, collected, components)
-    return ModelSource(facts, tensors, files, template)
+    source = ModelSource(facts, tensors, files, template)
+    for component in tensors if verify else ():
+        source.verify(component)
+    return source
 
 
 def _open_base(base: Path) -> tuple[Collected, list[TensorFile], TensorFile | None]:

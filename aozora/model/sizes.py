@@ -72,7 +72,7 @@ def _shape(shapes: Shapes, name: str, num_dims: int) -> tuple[int, ...]:
     if shape is None:
         raise _TensorFault(name, "is missing")
     if len(shape) != num_dims or 0 in shape:
-        raise _TensorFault(name, f"has the impossible shape {list(shape)}")
+        raise _TensorFault(name, f"has the shape {list(shape)}; {num_dims} dimensions needed")
     return shape
 
 

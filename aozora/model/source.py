@@ -55,6 +55,9 @@ class ModelSource:
         self._base_files = [template] if template else self._files
 
     def __enter__(self) -> ModelSource:
+        """Keep all files open to the end of the block, for many reads."""
+        for file in self._files:
+            file.open()
         return self
 
     def __exit__(
@@ -66,7 +69,7 @@ class ModelSource:
         self.close()
 
     def close(self) -> None:
-        """Let go of all files; they are opened again when next read."""
+        """Let go of all files; reading still works, each read opens its file."""
         for file in self._files:
             file.close()
 
@@ -141,12 +144,12 @@ class ModelSource:
             ModelFileError: if the component is missing or cannot be read.
         """
         digest = hashlib.blake2b(digest_size=16)
-        for name, stored in sorted(self.component(component).items()):
-            if component == "vae" and not name.startswith(("encoder.", "quant_conv.")):
-                continue
-            digest.update(f"{name}:{stored.dtype}:{stored.shape};".encode())
-            digest.update(bytes_of(stored.read()))
-        self.close()
+        with self:
+            for name, stored in sorted(self.component(component).items()):
+                if component == "vae" and not name.startswith(("encoder.", "quant_conv.")):
+                    continue
+                digest.update(f"{name}:{stored.dtype}:{stored.shape};".encode())
+                digest.update(bytes_of(stored.read()))
         return digest.hexdigest()
 
 

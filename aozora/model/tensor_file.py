@@ -6,12 +6,13 @@ process. Plain reads into the tensor's own memory cost no second copy either.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -55,7 +56,8 @@ def bytes_of(tensor: Tensor) -> memoryview:
 class TensorFile:
     """A .safetensors file whose tensors are read when asked for.
 
-    The file is opened at the first read and stays open until `close`; it can be read again after.
+    Each read opens the file by itself, so that nothing is left open; in a ``with`` block, which
+    pays where there are thousands of reads, it stays open to the end of the block.
 
     Raises:
         ModelFileError: if the file is missing, damaged or no .safetensors file.
@@ -65,7 +67,7 @@ class TensorFile:
         self.path = path
         self.header: Header = read_header(path)
         self.stamp = self._stamp_of(self.header)
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def _stamp_of(self, header: Header) -> FileStamp:
         stat = long_path(self.path).stat()
@@ -89,7 +91,13 @@ class TensorFile:
             self._file.close()
             self._file = None
 
+    def open(self) -> None:
+        """Keep the file open until `close`."""
+        if self._file is None:
+            self._file = self._open()
+
     def __enter__(self) -> TensorFile:
+        self.open()
         return self
 
     def __exit__(
@@ -100,20 +108,25 @@ class TensorFile:
     ) -> None:
         self.close()
 
-    def _opened(self) -> BinaryIO:
-        if self._file is None:
-            try:
-                self._file = long_path(self.path).open("rb", buffering=0)
-            except OSError as error:
-                raise ModelFileError(f"{self.path} cannot be read: {error.strerror}") from error
-        return self._file
+    def _open(self) -> FileIO:
+        try:
+            return FileIO(long_path(self.path))
+        except OSError as error:
+            raise ModelFileError(f"{self.path} cannot be read: {error.strerror}") from error
 
-    def _read_into(self, offset: int, target: memoryview) -> None:
-        file = self._opened()
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[FileIO]:
+        if self._file is not None:
+            yield self._file
+            return
+        with self._open() as file:
+            yield file
+
+    def _read_into(self, file: FileIO, offset: int, target: memoryview) -> None:
         file.seek(self.header.data_start + offset)
         done = 0
         while done < len(target):
-            count = file.readinto(target[done:])  # type: ignore[attr-defined]
+            count = file.readinto(target[done:])
             if not count:
                 raise ModelFileError(f"{self.path} became shorter while it was read")
             done += count
@@ -138,29 +151,32 @@ class TensorFile:
             shape = (info.shape[0] // 3, *info.shape[1:])
             start += third * (info.end - info.start) // 3
         tensor = torch.empty(shape, dtype=dtype)
-        self._read_into(start, bytes_of(tensor))
+        with self._opened() as file:
+            self._read_into(file, start, bytes_of(tensor))
         return tensor
 
     def read_pieces(self, key: str, piece_bytes: int = PIECE_BYTES) -> Iterator[memoryview]:
         """Yield the bytes of a tensor in pieces; each is overwritten by the next."""
         info = self.info(key)
         buffer = memoryview(bytearray(min(piece_bytes, info.end - info.start)))
-        for offset in range(info.start, info.end, max(1, len(buffer))):
-            piece = buffer[: min(len(buffer), info.end - offset)]
-            self._read_into(offset, piece)
-            yield piece
+        with self._opened() as file:
+            for offset in range(info.start, info.end, max(1, len(buffer))):
+                piece = buffer[: min(len(buffer), info.end - offset)]
+                self._read_into(file, offset, piece)
+                yield piece
 
     def read_sample(self, key: str, num_bytes: int) -> bytes:
         """Return up to ``num_bytes`` from the start and as many from the middle of a tensor."""
         info = self.info(key)
         length = info.end - info.start
-        sample = bytearray(min(num_bytes, length))
-        self._read_into(info.start, memoryview(sample))
-        if length <= num_bytes:
-            return bytes(sample)
-        middle = bytearray(min(num_bytes, length - length // 2))
-        self._read_into(info.start + length // 2, memoryview(middle))
-        return bytes(sample + middle)
+        places = [0] if length <= num_bytes else [0, length // 2]
+        sample = b""
+        with self._opened() as file:
+            for place in places:
+                piece = bytearray(min(num_bytes, length - place))
+                self._read_into(file, info.start + place, memoryview(piece))
+                sample += piece
+        return sample
 
 
 @dataclass(frozen=True)
