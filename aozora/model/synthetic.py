@@ -39,9 +39,9 @@ class ModelSizes:
         vae_channels: Channels of the four levels of the VAE, multiples of 32.
         te1_width: Width of the first text encoder, a multiple of 64.
         te1_layers: Its number of layers.
-        te2_width: Width of the second text encoder, a multiple of 64.
+        te2_width: Width of the second text encoder and of the pooled embedding, a multiple of 64.
+            Differs from ``te1_width``: diffusers would load the first encoder twice otherwise.
         te2_layers: Its number of layers.
-        pooled_width: Width of its pooled embedding.
         vocabulary: Number of tokens; 49408 for real captions.
     """
 
@@ -50,10 +50,16 @@ class ModelSizes:
     vae_channels: tuple[int, int, int, int] = (32, 32, 32, 32)
     te1_width: int = 64
     te1_layers: int = 2
-    te2_width: int = 64
+    te2_width: int = 128
     te2_layers: int = 2
-    pooled_width: int = 64
     vocabulary: int = 49408
+
+    def __post_init__(self) -> None:
+        if self.te1_width == self.te2_width:
+            raise ValueError(
+                "te1_width and te2_width must differ: diffusers tells the text encoders of a single"
+                " file apart by their widths alone"
+            )
 
 
 FULL_SIZES = ModelSizes(
@@ -64,7 +70,6 @@ FULL_SIZES = ModelSizes(
     te1_layers=12,
     te2_width=1280,
     te2_layers=32,
-    pooled_width=1280,
 )
 
 
@@ -75,8 +80,7 @@ def configs_of(sizes: ModelSizes) -> dict[Component, Config]:
         "attention_head_dim": [max(1, c // HEAD_CHANNELS) for c in sizes.unet_channels],
         "transformer_layers_per_block": list(sizes.unet_depths),
         "cross_attention_dim": sizes.te1_width + sizes.te2_width,
-        "projection_class_embeddings_input_dim": NUM_TIME_IDS * TIME_ID_CHANNELS
-        + sizes.pooled_width,
+        "projection_class_embeddings_input_dim": NUM_TIME_IDS * TIME_ID_CHANNELS + sizes.te2_width,
     }
     vae = standard_config("vae") | {"block_out_channels": list(sizes.vae_channels)}
     te1 = _text_config("te1", sizes.te1_width, sizes.te1_layers, sizes.vocabulary)
@@ -85,7 +89,7 @@ def configs_of(sizes: ModelSizes) -> dict[Component, Config]:
         "unet": unet,
         "vae": vae,
         "te1": te1 | {"projection_dim": sizes.te1_width},
-        "te2": te2 | {"projection_dim": sizes.pooled_width},
+        "te2": te2 | {"projection_dim": sizes.te2_width},
     }
 
 
@@ -132,7 +136,8 @@ def write_random_base(
         vae_dtype: That of the VAE if it differs.
         metadata: Free text entries.
     """
-    configs = configs_of(sizes or ModelSizes())
+    sizes = sizes or ModelSizes()
+    configs = configs_of(sizes)
     shapes = {c: parameter_shapes(c, configs[c]) for c in COMPONENTS}
     formats: dict[Component, torch.dtype] = dict.fromkeys(COMPONENTS, dtype)
     formats["vae"] = vae_dtype or dtype

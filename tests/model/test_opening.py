@@ -205,8 +205,8 @@ def test_text_encoders_of_another_width_are_refused(tiny_base, tmp_path):
     from aozora.model.synthetic import ModelSizes, write_random_base
 
     wide = tmp_path / "wide.safetensors"
-    write_random_base(wide, ModelSizes(te1_width=128, vocabulary=200))
-    with pytest.raises(ModelFileError, match="192 wide together, the UNet takes 128"):
+    write_random_base(wide, ModelSizes(te1_width=192, vocabulary=200))
+    with pytest.raises(ModelFileError, match="320 wide together, the UNet takes 192"):
         open_model(tiny_base, text_encoders=wide)
 
 
