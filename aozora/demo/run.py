@@ -154,9 +154,7 @@ def run_demo(folder: Path, on_event: EventSink) -> DemoReport:
     timed("make model and pictures", lambda: prepare_demo(folder))
     timed("cache", lambda: cache(config, receive, RunControl()))
     timed("train to the middle", lambda: train(config, stop_in_the_middle, control))
-    timed(
-        "resume to the end", lambda: train(config, receive, RunControl(), resume="last")
-    )
+    timed("resume to the end", lambda: train(config, receive, RunControl(), resume="last"))
     bound: list[float] = []
     timed("measure the best scalar predictor", lambda: bound.append(scalar_bound(config)))
     return _report(events, half, bound[0], seconds, folder)
