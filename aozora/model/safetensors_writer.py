@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import prod
@@ -61,7 +61,7 @@ class WrittenFile:
     Attributes:
         num_bytes: Size of the file.
         crc32: Checksum of the whole file.
-        tensor_crc32: Checksum of each tensor's bytes, by key.
+        tensor_crc32: Checksums of single tensors' bytes, by key, where asked for.
     """
 
     num_bytes: int
@@ -98,6 +98,7 @@ def write_entries(
     *,
     data_order: Sequence[str] = (),
     like: Header | None = None,
+    checksums_of: Collection[str] = (),
 ) -> WrittenFile:
     """Write ``entries`` to ``path``, which is overwritten; callers rename it when all is well.
 
@@ -108,6 +109,7 @@ def write_entries(
         data_order: Keys in the order of the data; that of ``entries`` if empty. Given up where
             a tensor would then not lie at a multiple of its number size, which readers refuse.
         like: If the header comes out as this one, it is written with the very same bytes.
+        checksums_of: Keys of tensors whose own checksums are wanted.
 
     Raises:
         ModelFileError: if what was written does not read back.
@@ -123,7 +125,7 @@ def write_entries(
         raw = like.raw
     if len(raw) > MAX_HEADER_BYTES:
         raise ModelFileError(f"the header of {path} would be {len(raw)} bytes long")
-    written = _write(path, raw, ordered)
+    written = _write(path, raw, ordered, checksums_of)
     found = read_header(path)
     if list(found.tensors.values()) != infos or found.trailing_bytes:
         raise ModelFileError(f"{path} was not written properly", "check the disk and save again")
@@ -156,7 +158,9 @@ def _header_bytes(infos: Iterable[TensorInfo], metadata: Mapping[str, str]) -> b
     return raw + b" " * (-len(raw) % _HEADER_ALIGNMENT)
 
 
-def _write(path: Path, raw: bytes, ordered: Iterable[Entry]) -> WrittenFile:
+def _write(
+    path: Path, raw: bytes, ordered: Iterable[Entry], checksums_of: Collection[str]
+) -> WrittenFile:
     checksums: dict[str, int] = {}
     head = struct.pack("<Q", len(raw)) + raw
     checksum, num_bytes = zlib.crc32(head), len(head)
@@ -167,11 +171,11 @@ def _write(path: Path, raw: bytes, ordered: Iterable[Entry]) -> WrittenFile:
             for piece in entry.pieces():
                 _write_all(file.write, piece)
                 checksum = zlib.crc32(piece, checksum)
-                own = zlib.crc32(piece, own)
+                if entry.key in checksums_of:
+                    own = checksums[entry.key] = zlib.crc32(piece, own)
                 length += len(piece)
             if length != entry.num_bytes:
                 raise ModelFileError(f"{entry.key} is {length} bytes long, not {entry.num_bytes}")
-            checksums[entry.key] = own
             num_bytes += length
     assert num_bytes == LENGTH_BYTES + len(raw) + sum(entry.num_bytes for entry in ordered)
     return WrittenFile(num_bytes, checksum, checksums)

@@ -85,6 +85,8 @@ def write_single_file(
         texts = saved_metadata(source.facts.metadata, prediction, target.stem, own)
     else:
         texts = dict(source.facts.metadata)
+    keys = [_file_key(source, name) for name in trained]
+    probes = {*keys[:1], *keys[-1:]}
     try:
         with source, atomic_path(target) as path:
             written = write_entries(
@@ -93,8 +95,9 @@ def write_single_file(
                 texts,
                 data_order=_data_order(template, entries),
                 like=template.header if template else None,
+                checksums_of=probes,
             )
-            _check_reads_back(path, [_file_key(source, name) for name in trained], written)
+            _check_reads_back(path, written)
     except OSError as error:
         raise ModelFileError(
             f"{target} cannot be written: {error.strerror}",
@@ -226,14 +229,12 @@ def _data_order(template: TensorFile | None, entries: list[Entry]) -> list[str]:
     return known + [entry.key for entry in entries if entry.key not in header.tensors]
 
 
-def _check_reads_back(path: Path, keys: list[str], written: WrittenFile) -> None:
-    """Read the first and the last trained tensor again and compare checksums."""
+def _check_reads_back(path: Path, written: WrittenFile) -> None:
+    """Read the tensors with a checksum again, the first and last trained one, and compare."""
     with TensorFile(path) as file:
-        for key in {*keys[:1], *keys[-1:]}:
-            checksum = reduce(
-                lambda value, piece: zlib.crc32(piece, value), file.read_pieces(key), 0
-            )
-            if checksum != written.tensor_crc32[key]:
+        for key, wanted in written.tensor_crc32.items():
+            found = reduce(lambda value, piece: zlib.crc32(piece, value), file.read_pieces(key), 0)
+            if found != wanted:
                 raise ModelFileError(
                     f"{path}: {key} reads back differently from what was written",
                     "check the disk, then save again",
