@@ -25,7 +25,7 @@ _RAISED_BLOCK = re.compile(r"((?:down|up)_blocks\.\d+|mid_block)\.")
 
 
 def _is_attention(name: str) -> bool:
-    # The module called "attentions" holds feed-forward layers too; those are more than half its weights.
+    # Modules called "attentions" hold feed-forward layers too, more than half of their weights.
     return ".attn1." in name or ".attn2." in name
 
 
