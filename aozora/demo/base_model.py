@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from aozora.model.building import build_model
 from aozora.model.key_map import Component
@@ -33,6 +33,7 @@ _MIX = ((0.5, 0.5, 0.5), (0.7, -0.7, 0.0), (0.4, 0.4, -0.8))
 _NUM_VALUES, _ONES = 4, 4
 _REFERENCE = 16.0
 _VAE_SCALE = 0.13025
+_METADATA = {"modelspec.title": "Aozora demo base", "modelspec.prediction_type": "epsilon"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +66,12 @@ def write_demo_base(path: Path, seed: int = 0) -> None:
         _prepare_text_encoder(models["te1"])
         _prepare_text_encoder(models["te2"])
         lay_out_vae(models["vae"], DEMO_STATISTICS)
-    write_models(path, models, metadata={"modelspec.title": "Aozora demo base"})
+    write_models(path, models, metadata=_METADATA)
 
 
 def _prepare_unet(unet: nn.Module) -> None:
-    """Start from predicting nothing, which is what an untrained denoiser knows."""
-    unet.get_parameter("conv_out.weight").zero_()
+    """Start from predicting next to nothing, which is what an untrained denoiser knows."""
+    unet.get_parameter("conv_out.weight").normal_(std=1e-4)
     unet.get_parameter("conv_out.bias").zero_()
 
 

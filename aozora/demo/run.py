@@ -1,4 +1,4 @@
-"""The whole way in three minutes: make a model and pictures, cache, train, stop, resume, measure."""
+"""The whole way: make a model and pictures, cache, train, stop, resume, measure."""
 
 from __future__ import annotations
 
@@ -188,8 +188,9 @@ def _mean(values: list[float]) -> float:
 
 
 def scalar_bound(config: TrainConfig) -> float:
-    """Return the validation loss of the best prediction ``c(t) * x_t``, with c fitted to the very
-    pictures, noise and timesteps that the validation loss is measured on.
+    """Return the validation loss of the best predictor ``c(t) * x_t``.
+
+    c is fitted to the very pictures, noise and timesteps the validation loss is measured on.
     """
     device = torch.device("cpu")
     with device_settings(device, deterministic=False), open_base(config) as source:

@@ -386,7 +386,12 @@ class _Run:
 
     def _load(self) -> _Prepared:
         config = self._config
-        unet: Any = load_unet(self._source, self._dtype, self._device)
+        unet: Any = load_unet(
+            self._source,
+            self._dtype,
+            self._device,
+            warn=lambda text: self._record.emit(Warned(text=text)),
+        )
         unet.requires_grad_(False)
         if config.training.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
