@@ -1,0 +1,25 @@
+@echo off
+setlocal EnableExtensions DisableDelayedExpansion
+title Aozora setup
+call :find_python
+if not defined PYTHON_COMMAND goto no_python
+%PYTHON_COMMAND% "%~dp0bootstrap.py" setup %*
+set "RESULT=%ERRORLEVEL%"
+echo.
+if "%RESULT%"=="0" (echo Aozora is ready. Start it with start_gui.bat.) else (echo Setup did not finish; the lines above say why.)
+pause
+exit /b %RESULT%
+
+:find_python
+set "PYTHON_COMMAND="
+py -3 -c "import sys" >nul 2>nul && set "PYTHON_COMMAND=py -3" && exit /b 0
+python -c "import sys" >nul 2>nul && set "PYTHON_COMMAND=python" && exit /b 0
+python3 -c "import sys" >nul 2>nul && set "PYTHON_COMMAND=python3"
+exit /b 0
+
+:no_python
+echo Python was not found.
+echo Install Python 3.12, 64-bit, from https://www.python.org/downloads/windows/
+echo with "py launcher" ticked, then start this file again.
+pause
+exit /b 2

@@ -1,0 +1,31 @@
+@echo off
+setlocal EnableExtensions DisableDelayedExpansion
+title Aozora
+call :find_python
+if not defined PYTHON_COMMAND goto no_python
+rem First with a console, so that whatever keeps the window from opening can be read.
+%PYTHON_COMMAND% "%~dp0bootstrap.py" gui --check
+if errorlevel 1 goto failed
+start "" "%~dp0.venv\Scripts\pythonw.exe" -m gui %*
+exit /b 0
+
+:failed
+set "RESULT=%ERRORLEVEL%"
+echo.
+echo The window cannot open; the lines above say why.
+pause
+exit /b %RESULT%
+
+:find_python
+set "PYTHON_COMMAND="
+py -3 -c "import sys" >nul 2>nul && set "PYTHON_COMMAND=py -3" && exit /b 0
+python -c "import sys" >nul 2>nul && set "PYTHON_COMMAND=python" && exit /b 0
+python3 -c "import sys" >nul 2>nul && set "PYTHON_COMMAND=python3"
+exit /b 0
+
+:no_python
+echo Python was not found.
+echo Install Python 3.12, 64-bit, from https://www.python.org/downloads/windows/
+echo with "py launcher" ticked, then start setup.bat.
+pause
+exit /b 2
