@@ -198,7 +198,7 @@ def test_what_may_change_is_applied_and_told(make_config):
         ("optimizer.moments=float32", "optimizer.moments"),
         ("objective.prediction=v_prediction", "objective"),
         ("targets.layers=attention", "other layers"),
-        ("buckets.resolution=192", "pictures, captions or bucket"),
+        ("buckets.resolution=64", "pictures, captions or bucket"),
     ],
 )
 def test_what_must_match_is_refused_with_its_name(make_config, saved_two_steps, change, words):

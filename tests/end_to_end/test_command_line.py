@@ -1,0 +1,240 @@
+"""The program as it is typed: exit codes, pipes, signals, and what is left on the disk."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from aozora.config.codec import encode_config
+from aozora.events import RunFinished, RunStarted, StepCompleted, from_json
+from aozora.training.checkpointing import list_checkpoints, read_state
+
+
+def aozora(*arguments, cwd=None, text_in=None):
+    return subprocess.run(
+        [sys.executable, "-m", "aozora", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=cwd,
+        input=text_in,
+        check=False,
+    )
+
+
+@pytest.fixture
+def config_file(make_config, tmp_path):
+    def write(*assignments):
+        path = tmp_path / "config with spaces é.json"
+        text = json.dumps(encode_config(make_config(*assignments)))
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_bad_settings_are_all_listed_and_nothing_is_written(tmp_path):
+    result = aozora(
+        "train",
+        "--output",
+        tmp_path / "out",
+        "--set",
+        "buckets.step=48",
+        "--set",
+        "output.name=con",
+    )
+    assert result.returncode == 2
+    for path in ("model.base", "data.folders", "buckets.step", "output.name"):
+        assert path in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("model.base=missing.safetensors", "missing.safetensors"),
+        ('data.folders=[{"path": "missing folder"}]', "missing folder"),
+        ('targets.exclude=["*atention*"]', "targets.exclude"),
+        ("validation.pictures=100", "validation.pictures"),
+        ("objective.zero_terminal_snr=on", "objective.zero_terminal_snr"),
+    ],
+)
+def test_a_run_that_cannot_start_says_why_and_leaves_nothing(
+    config_file, tmp_path, assignment, words
+):
+    result = aozora("train", config_file(), "--set", assignment)
+    assert result.returncode == 2, result.stderr
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_folder_without_a_usable_picture_is_refused(config_file, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    result = aozora("train", config_file(), "--data", empty)
+    assert result.returncode == 2
+    assert "broken.png" in result.stderr
+
+
+def test_events_on_the_pipe_are_json_lines_and_nothing_else(config_file, tmp_path):
+    result = aozora("train", config_file("training.steps=2"), "--events", "-")
+    assert result.returncode == 0, result.stderr
+    events = [from_json(line) for line in result.stdout.splitlines()]
+    assert isinstance(events[-1], RunFinished)
+    started = next(event for event in events if isinstance(event, RunStarted))
+    recorded = (tmp_path / "output").glob("runs/*/events.jsonl")
+    (path,) = recorded
+    assert str(path.parent) == started.folder
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [from_json(line) for line in lines] == events
+    run_folder = {entry.name for entry in path.parent.iterdir()}
+    assert {"config.json", "run.json", "events.jsonl", "metrics.jsonl", "log.txt"} <= run_folder
+    metrics = (path.parent / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in metrics] == [1, 2]
+
+
+def test_the_run_folder_holds_the_settings_that_were_parsed(config_file, tmp_path):
+    path = config_file("training.steps=1")
+    assert aozora("train", path, "--set", "training.seed=7").returncode == 0
+    (stored,) = (tmp_path / "output").glob("runs/*/config.json")
+    expected = json.loads(path.read_text(encoding="utf-8"))
+    expected["training"]["seed"] = 7
+    assert json.loads(stored.read_text(encoding="utf-8")) == expected
+
+
+def start(config, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "aozora", "train", str(config), "--events", "-", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def wait_for_step(child):
+    for line in child.stdout:
+        if isinstance(from_json(line), StepCompleted):
+            return
+    raise AssertionError(child.stderr.read())
+
+
+def finish(child):
+    lines, errors = child.communicate(timeout=120)
+    return [from_json(line) for line in lines.splitlines()], errors
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_last_step_and_ends_well(config_file, tmp_path, number):
+    child = start(config_file("training.steps=500"))
+    wait_for_step(child)
+    child.send_signal(number)
+    events, errors = finish(child)
+    assert child.returncode == 0, errors
+    assert events[-1].reason == "stopped"
+    (saved,) = list_checkpoints(tmp_path / "output" / "checkpoints")
+    assert read_state(saved.state)["step"] == events[-1].step
+
+
+def test_commands_on_the_pipe_save_and_stop(config_file, tmp_path):
+    child = start(config_file("training.steps=500", "checkpoints.keep_last=0"), "--control", "-")
+    wait_for_step(child)
+    child.stdin.write('{"command": "nonsense"}\n{"command": "save_now"}\n')
+    child.stdin.flush()
+    folder = tmp_path / "output" / "checkpoints"
+    deadline = time.monotonic() + 60
+    while not list_checkpoints(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.stdin.write('{"command": "stop_and_save"}\n')
+    child.stdin.flush()
+    events, errors = finish(child)
+    assert child.returncode == 0, errors
+    assert "nonsense" in errors
+    assert events[-1].reason == "stopped"
+    assert len(list_checkpoints(folder)) >= 1
+
+
+def test_the_end_of_the_command_pipe_changes_nothing(config_file):
+    child = start(config_file("training.steps=2"), "--control", "-")
+    child.stdin.close()
+    child.stdin = None
+    events, errors = finish(child)
+    assert child.returncode == 0, errors
+    assert events[-1].reason == "completed"
+
+
+def test_a_preset_with_a_model_and_a_folder_is_enough(base_model, pictures, tmp_path):
+    result = aozora(
+        *("train", "--preset", "smoke-test", "--model", base_model, "--data", pictures),
+        *("--output", tmp_path / "out", "--set", "training.steps=1"),
+        *("--set", "training.precision=fp32", "--set", f"cache.folder={tmp_path / 'cache'}"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert list(tmp_path.glob("out/checkpoints/smoke_step_000001.safetensors"))
+
+
+def test_check_says_what_a_run_would_do(config_file, tmp_path):
+    result = aozora("check", config_file("training.epochs=2", "validation.pictures=2"), "--json")
+    assert result.returncode == 0, result.stderr
+    summary = json.loads(result.stdout)["summary"]
+    assert summary["pictures"] == 5
+    assert summary["held_out"] == 2
+    assert summary["trained_parameters"] == summary["total_parameters"] > 8_000_000
+    assert (
+        sum(row["num_samples"] for row in summary["buckets"]) == summary["samples_per_epoch"] == 5
+    )
+    assert summary["total_steps"] == -(-2 * summary["batches_per_epoch"] // 2)
+    assert not (tmp_path / "output").exists()
+    text = aozora("check", config_file())
+    assert "Ready to train" in text.stdout
+
+
+def test_check_lists_the_problems_of_files_and_settings_together(config_file):
+    result = aozora(
+        "check", config_file("model.base=none.safetensors", "output.name=con"), "--json"
+    )
+    assert result.returncode == 2
+    problems = json.loads(result.stdout)["problems"]
+    assert {problem["path"] for problem in problems} == {"model.base", "output.name"}
+
+
+def test_inspect_tells_models_and_states_apart(config_file, base_model, tmp_path):
+    facts = json.loads(aozora("inspect", base_model, "--json").stdout)
+    assert facts["prediction"] == "epsilon"
+    assert aozora("train", config_file("training.steps=1")).returncode == 0
+    (saved,) = list_checkpoints(tmp_path / "output" / "checkpoints")
+    state = json.loads(aozora("inspect", saved.state, "--json").stdout)
+    assert state["step"] == 1
+    assert aozora("inspect", tmp_path / "none").returncode == 2
+
+
+def test_presets_doctor_and_settings_reference_print(tmp_path):
+    assert "smoke-test" in aozora("presets").stdout
+    assert json.loads(aozora("presets", "smoke-test").stdout)["training"]["steps"] == 20
+    assert aozora("presets", "nothing").returncode == 2
+    topics = {finding["topic"] for finding in json.loads(aozora("doctor", "--json").stdout)}
+    assert {"Python", "torch", "Memory", "Attention: sdpa", "CLIP vocabulary"} <= topics
+    assert aozora("settings-doc", "--output", tmp_path / "settings.md").returncode == 0
+    assert "training.batch_size" in (tmp_path / "settings.md").read_text(encoding="utf-8")
+
+
+def test_cache_fills_the_caches_and_training_reuses_them(config_file, tmp_path):
+    folder = tmp_path / "own cache"
+    path = config_file(f"cache.folder={folder}", "training.steps=1")
+    first = aozora("cache", path)
+    assert first.returncode == 0, first.stderr
+    assert "7 new, 0 from the cache" in first.stderr
+    assert not (tmp_path / "output").exists()
+    second = aozora("train", path)
+    assert "0 new, 7 from the cache" in second.stderr
+    assert "0 new, 8 from the cache" in second.stderr
