@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from aozora import __version__
-from aozora.errors import AozoraError, NumericsError, OutOfMemory
+from aozora.errors import AozoraError, NumericsError, OutOfMemory, SaveError
 from aozora.runtime import guard_streams
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         handler.setLevel(logging.WARNING)
     try:
         code: int = options.run(options)
-    except (NumericsError, OutOfMemory) as error:
+    except (NumericsError, OutOfMemory, SaveError) as error:
         return _report(error, FAILED)
     except AozoraError as error:
         return _report(error, BAD_INPUT)

@@ -72,6 +72,10 @@ class CheckpointError(AozoraError):
     """A training state that cannot be written, read or resumed from."""
 
 
+class SaveError(CheckpointError):
+    """A save that could not be written; the earlier ones are untouched."""
+
+
 class NumericsError(AozoraError):
     """Training produced values that are not finite."""
 

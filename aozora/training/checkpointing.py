@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from aozora.errors import CheckpointError
+from aozora.errors import CheckpointError, SaveError
 from aozora.runtime import atomic_path, long_path, write_json_atomic
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def save_checkpoint(
         write_model: Writes the model file to the path it is given, atomically.
 
     Raises:
-        CheckpointError: if a file cannot be written; an older save of this step is then void but no
+        SaveError: if a file cannot be written; an older save of this step is then void but no
             other save is touched.
     """
     stem = checkpoint_stem(name, step)
@@ -135,7 +135,7 @@ def save_checkpoint(
         write_json_atomic(folder / f"{stem}.json", asdict(manifest))
     except (OSError, RuntimeError) as error:
         # torch reports a full disk while it writes as a RuntimeError.
-        raise CheckpointError(
+        raise SaveError(
             f"{folder / stem}: the save could not be written: {error}",
             "free disk space or choose another output folder; earlier saves are untouched",
         ) from error

@@ -24,11 +24,13 @@ from aozora.data.prefetch import Prefetcher
 from aozora.diffusion.losses import per_sample_loss
 from aozora.diffusion.timesteps import validation_grid
 from aozora.diffusion.weightings import sample_weights
-from aozora.errors import CheckpointError, ConfigError
+from aozora.errors import AozoraError, CheckpointError, ConfigError
 from aozora.events import (
+    Event,
     EventSink,
     ItemSkipped,
     Progressed,
+    RunFailed,
     RunFinished,
     RunPlanned,
     RunStarted,
@@ -94,14 +96,26 @@ def train(
     Raises:
         AozoraError: when the run is refused or cannot go on; `RunFailed` was reported before.
     """
-    require_valid(config)
-    device = choose_device(config.training.device)
-    state_path, state = _find_state(config, resume)
-    with (
-        device_settings(device, deterministic=config.training.deterministic),
-        open_base(config) as source,
-    ):
-        _Run(config, on_event, control, device, source, state_path, state).run()
+    reports: list[RunFailed] = []
+
+    def receive(event: Event) -> None:
+        if isinstance(event, RunFailed):
+            reports.append(event)
+        on_event(event)
+
+    try:
+        require_valid(config)
+        device = choose_device(config.training.device)
+        state_path, state = _find_state(config, resume)
+        with (
+            device_settings(device, deterministic=config.training.deterministic),
+            open_base(config) as source,
+        ):
+            _Run(config, receive, control, device, source, state_path, state).run()
+    except AozoraError as error:
+        if not reports:
+            on_event(RunFailed(message=error.message, hint=error.hint))
+        raise
 
 
 def cache(config: TrainConfig, on_event: EventSink, control: RunControl) -> None:

@@ -15,7 +15,7 @@ from aozora.config.codec import encode_config
 from aozora.config.schema import TrainConfig
 from aozora.config.sections import FileDtype
 from aozora.config.ticket_segments import SegmentedPool
-from aozora.errors import CheckpointError
+from aozora.errors import SaveError
 from aozora.events import CheckpointSaved, Warned
 from aozora.model.source import ModelSource
 from aozora.model.writer import SaveDtype, write_single_file
@@ -91,7 +91,7 @@ class Saver:
         """Write a save of the current step, unless there is one.
 
         Raises:
-            CheckpointError: if it cannot be written; earlier saves are untouched.
+            SaveError: if it cannot be written; earlier saves are untouched.
         """
         if self._position.step == self.last_step:
             return
@@ -132,7 +132,7 @@ class Saver:
         free = shutil.disk_usage(folder).free
         needed = self.estimated_bytes() + _SPARE_BYTES
         if free < needed:
-            raise CheckpointError(
+            raise SaveError(
                 f"{folder}: a save needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
                 "free disk space and resume from the last save; earlier saves are untouched",
             )

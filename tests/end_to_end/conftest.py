@@ -8,7 +8,7 @@ from PIL import Image
 
 from aozora.config.codec import apply_settings, replace_at
 from aozora.config.schema import TrainConfig
-from aozora.model.synthetic import write_random_base
+from aozora.model.synthetic import ModelSizes, write_random_base
 
 SIZES = [(128, 128), (192, 64), (64, 192)]
 
@@ -16,7 +16,7 @@ SIZES = [(128, 128), (192, 64), (64, 192)]
 @pytest.fixture(scope="session")
 def base_model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "base.safetensors"
-    write_random_base(path)
+    write_random_base(path, ModelSizes(unet_channels=(32, 64, 64)))
     return path
 
 

@@ -189,7 +189,7 @@ def test_check_says_what_a_run_would_do(config_file, tmp_path):
     summary = json.loads(result.stdout)["summary"]
     assert summary["pictures"] == 5
     assert summary["held_out"] == 2
-    assert summary["trained_parameters"] == summary["total_parameters"] > 8_000_000
+    assert summary["trained_parameters"] == summary["total_parameters"] > 1_000_000
     assert (
         sum(row["num_samples"] for row in summary["buckets"]) == summary["samples_per_epoch"] == 5
     )
