@@ -5,12 +5,12 @@ call :find_python
 if not defined PYTHON_COMMAND goto no_python
 rem First with a console, so that whatever keeps the window from opening can be read.
 %PYTHON_COMMAND% "%~dp0bootstrap.py" gui --check
-if errorlevel 1 goto failed
+set "RESULT=%ERRORLEVEL%"
+if not "%RESULT%"=="0" goto failed
 start "" "%~dp0.venv\Scripts\pythonw.exe" -m gui %*
 exit /b 0
 
 :failed
-set "RESULT=%ERRORLEVEL%"
 echo.
 echo The window cannot open; the lines above say why.
 pause

@@ -16,6 +16,7 @@ def check() -> list[str]:
 
     Raises:
         ImportError: when torch or Qt cannot be loaded.
+        OSError: when one of their libraries cannot be.
     """
     # torch first: on Windows its libraries may fail to load once Qt's are there.
     import torch
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments == ["--check"]:
         try:
             lines = check()
-        except ImportError as error:
+        except (ImportError, OSError) as error:
             sys.stderr.write(f"Error: {error}\nWhat to do: run setup again.\n")
             return 3
         sys.stdout.write("\n".join(lines) + "\n")
