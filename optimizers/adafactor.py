@@ -14,12 +14,13 @@ from optimizers.rule import Moments, StateSpec, refuse_outside
 
 _SQUARE_EPS = 1e-30  # epsilon_1 of the paper
 _SMALLEST_SCALE = 1e-3  # epsilon_2 of the paper
-_LARGEST_RELATIVE_STEP = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdafactorRule:
     """Adafactor without momentum (arXiv 1804.04235, algorithms 4 to 6).
+
+    The paper's own choice of the step size is left out: the learning rate is the drawn one.
 
     A convolution is taken as the matrix (out, in * height * width), so that its row and column are
     small; factoring its last two axes would keep two thirds of a 3x3 kernel's elements.
@@ -29,7 +30,6 @@ class AdafactorRule:
         clip_threshold: Updates with a larger root mean square are scaled down to it.
         weight_decay: Share of the weight taken away at every step, times the learning rate.
         scale_parameter: Whether to multiply the learning rate by the weights' root mean square.
-        relative_step: Whether to take ``min(0.01, 1 / sqrt(t))`` for the learning rate.
     """
 
     kind: ClassVar[str] = "adafactor"
@@ -38,7 +38,6 @@ class AdafactorRule:
     clip_threshold: float = 1.0
     weight_decay: float = 0.0
     scale_parameter: bool = False
-    relative_step: bool = False
 
     def __post_init__(self) -> None:
         refuse_outside("decay_power", self.decay_power, 0.0, 1.0)
@@ -90,8 +89,6 @@ class AdafactorRule:
         update.div_(_root_mean_square(update).div_(self.clip_threshold).clamp_(min=1.0))
         if self.scale_parameter:
             update.mul_(_root_mean_square(weight).clamp_(min=_SMALLEST_SCALE))
-        if self.relative_step:
-            lr = min(_LARGEST_RELATIVE_STEP, t**-0.5)
         weight.mul_(1 - lr * self.weight_decay)
         weight.add_(update.view(weight.shape), alpha=-lr)
 

@@ -196,9 +196,3 @@ class Adafactor:
         help="Multiply the learning rate by the root mean square of each tensor's weights.",
         expert=True,
     )
-    relative_step: bool = setting(
-        False,
-        label="Relative step",
-        help="Ignore the learning rate curve and take min(0.01, 1 / sqrt(step)) instead.",
-        expert=True,
-    )
