@@ -20,7 +20,7 @@ from aozora.model.key_map import Component
 from aozora.model.synthetic import ModelSizes, configs_of, write_models
 
 DEMO_SIZES = ModelSizes(
-    unet_channels=(32, 64, 64),
+    unet_channels=(32, 128, 64),
     unet_depths=(1, 2, 10),
     vae_channels=(32, 64, 128, 128),
     te1_width=64,
