@@ -1,7 +1,7 @@
 """A full-size SDXL run through the command line: cache, 20 steps, save, resume, 5 steps, reload.
 
-The base has random weights in the true layout; the pictures are scikit-image's photographs, mirrored
-into mosaics of at least 1024 px.
+The base has random weights in the true layout; the pictures are scikit-image's photographs,
+mirrored into mosaics of at least 1024 px.
 """
 
 from __future__ import annotations

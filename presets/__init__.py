@@ -1,1 +1,1 @@
-"""The presets that come with Aozora; installed, this folder is the package ``aozora.presets_data``."""
+"""The presets that come with Aozora; installed, this is the package ``aozora.presets_data``."""
