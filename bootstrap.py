@@ -471,7 +471,7 @@ def pip_install(arguments, what):
     """
     say("installing " + what)
     command = [venv_python(), "-m", "pip", "install", "--no-input", "--log", PIP_LOG]
-    command += [] if sys.stderr.isatty() else ["--quiet"]
+    command += [] if sys.stderr.isatty() else ["--quiet", "--progress-bar", "off"]
     command += ["--constraint", os.path.join(ROOT, "constraints.txt"), *arguments]
     # A configured --user would be refused inside an environment.
     environment = dict(os.environ, PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1")

@@ -1,1 +1,1 @@
-"""The presets that come with Aozora; installed, this is the package ``aozora.presets_data``."""
+"""The presets that come with Aozora; once installed, the package ``aozora.presets_data``."""
