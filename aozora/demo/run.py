@@ -30,7 +30,8 @@ from aozora.training.control import RunControl
 from aozora.training.device import device_settings
 from aozora.training.inputs import Encoders, find_pictures
 from aozora.training.objective_choice import choose_objective
-from aozora.training.run import cache, open_base, train
+from aozora.training.preparation import open_base
+from aozora.training.run import cache, train
 
 _SMALLEST_FALL = 0.6
 _MARK = "aozora-demo.txt"

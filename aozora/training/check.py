@@ -20,7 +20,7 @@ from aozora.training.device import DTYPES, choose_device, precision_note
 from aozora.training.inputs import Pictures, find_pictures
 from aozora.training.objective_choice import ObjectiveChoice, choose_objective
 from aozora.training.optimizer_factory import build_optimizer
-from aozora.training.run import open_base, targets_of, total_steps
+from aozora.training.preparation import open_base, targets_of, total_steps
 
 T = TypeVar("T")
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
 
-from aozora.config.checks import check_config, ticket_pool
+from aozora.config.checks import ticket_pool
 from aozora.config.choices.weightings import NoWeighting
 from aozora.config.codec import encode_config
 from aozora.config.schema import TrainConfig
@@ -22,14 +17,13 @@ from aozora.config.ticket_segments import SegmentedPool
 from aozora.data.batch_plan import BatchPlan
 from aozora.data.prefetch import Prefetcher
 from aozora.diffusion.losses import per_sample_loss
+from aozora.diffusion.objectives import Objective
 from aozora.diffusion.timesteps import validation_grid
 from aozora.diffusion.weightings import sample_weights
-from aozora.errors import AozoraError, CheckpointError, ConfigError
+from aozora.errors import AozoraError, CheckpointError
 from aozora.events import (
     Event,
     EventSink,
-    ItemSkipped,
-    Progressed,
     RunFailed,
     RunFinished,
     RunPlanned,
@@ -37,45 +31,31 @@ from aozora.events import (
     StopReason,
     Warned,
 )
-from aozora.model.attention import use_attention
-from aozora.model.loading import load_unet
-from aozora.model.opening import open_model
 from aozora.model.source import ModelSource
-from aozora.model.targeting import TargetSelection, select_targets
 from aozora.registry import kind_of
 from aozora.runtime import remove_stale_partials
 from aozora.training.batches import BatchPreparer, Dropout, validation_batch
 from aozora.training.checkpointing import describe_versions, free_name, last_state, read_state
 from aozora.training.control import RunControl
-from aozora.training.device import (
-    DTYPES,
-    choose_device,
-    device_settings,
-    precision_note,
-    release_memory,
-)
-from aozora.training.gradients import LossScaler
-from aozora.training.inputs import (
-    Encoders,
-    Pictures,
-    StoppedEarly,
-    find_pictures,
-    require_encoders,
-    summarise,
-)
+from aozora.training.device import DTYPES, choose_device, device_settings, precision_note
+from aozora.training.inputs import Encoders, Pictures, StoppedEarly
+from aozora.training.interludes import Interludes
+from aozora.training.model_setup import State, TrainableModel, load_trainable
 from aozora.training.objective_choice import choose_objective
-from aozora.training.optimizer_factory import build_optimizer
+from aozora.training.preparation import (
+    encode_inputs,
+    open_base,
+    require_valid,
+    scan_pictures,
+    targets_of,
+    total_steps,
+)
 from aozora.training.resume import Difference, Identity, compare_settings, require_same
 from aozora.training.run_record import RunRecord
-from aozora.training.saving import SaveCadence, Saver, space_note
-from aozora.training.step import StepRecipe
+from aozora.training.saving import Saver, space_note
+from aozora.training.step import PreparedBatch, StepRecipe
 from aozora.training.trainer import LoopSettings, Position, Trainer
 from aozora.training.validation import Validator
-from optimizers.protocol import MasterOptimizer
-
-log = logging.getLogger(__name__)
-
-State = Mapping[str, Any]
 
 
 def train(
@@ -132,58 +112,10 @@ def cache(config: TrainConfig, on_event: EventSink, control: RunControl) -> None
         )
         with record:
             try:
-                pictures = _scan(config, record, control)
-                _encode(config, record, control, device, source, pictures)
+                pictures = scan_pictures(config, record, control)
+                encode_inputs(config, record, control, device, source, pictures)
             except StoppedEarly:
                 record.emit(Warned(text="stopped; what was encoded is kept"))
-
-
-def require_valid(config: TrainConfig) -> None:
-    """Raise ConfigError if the settings have problems that no file needs to be read for."""
-    problems = check_config(config)
-    if problems:
-        raise ConfigError(problems)
-
-
-def open_base(config: TrainConfig) -> ModelSource:
-    """Open the model that ``config`` names, with all its parts.
-
-    Raises:
-        ModelFileError: if it cannot be used.
-    """
-    model = config.model
-    source = open_model(
-        Path(model.base),
-        Path(model.vae) if model.vae else None,
-        Path(model.text_encoders) if model.text_encoders else None,
-    )
-    require_encoders(source)
-    return source
-
-
-def targets_of(config: TrainConfig, source: ModelSource) -> TargetSelection:
-    """Return the parameters that ``config`` trains.
-
-    Raises:
-        ConfigError: if a pattern or block matches nothing.
-    """
-    targets = config.targets
-    return select_targets(
-        source.unet_shapes(),
-        layers=targets.layers,
-        blocks=targets.blocks,
-        include=targets.include,
-        exclude=targets.exclude,
-    )
-
-
-def total_steps(config: TrainConfig, plan: BatchPlan) -> int:
-    """Return the length of the run in optimizer steps."""
-    training = config.training
-    if not training.epochs:
-        return training.steps
-    micro_steps = training.epochs * plan.batches_per_epoch
-    return max(1, math.ceil(micro_steps / training.accumulation_steps))
 
 
 def _find_state(
@@ -194,69 +126,6 @@ def _find_state(
     folder = Path(config.output.folder) / "checkpoints"
     path = last_state(folder, config.output.name) if resume == "last" else resume
     return path, read_state(path)
-
-
-def _scan(config: TrainConfig, record: RunRecord, control: RunControl) -> Pictures:
-    with record.phase("scan") as words:
-        pictures = find_pictures(
-            config,
-            lambda done, total: record.emit(Progressed(phase="scan", done=done, total=total)),
-            lambda: control.should_stop,
-        )
-        words.append(f"{len(pictures.trained) + len(pictures.held_out)} pictures")
-        if pictures.skipped:
-            words.append(f"{len(pictures.skipped)} left out")
-    for item in pictures.skipped:
-        record.emit(ItemSkipped(path=item.path, reason=item.reason))
-    for text in pictures.warnings:
-        record.emit(Warned(text=text))
-    return pictures
-
-
-def _encode(
-    config: TrainConfig,
-    record: RunRecord,
-    control: RunControl,
-    device: torch.device,
-    source: ModelSource,
-    pictures: Pictures,
-) -> tuple[Encoders, Pictures]:
-    encoders = Encoders(config, source, device, record.emit, control)
-    with record.phase("encode_text") as words:
-        words += summarise(encoders.encode_text(pictures))
-    with record.phase("encode_pictures") as words:
-        report = encoders.encode_pictures(pictures)
-        words += summarise(report)
-    return encoders, pictures.without(report.skipped) if report.skipped else pictures
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Prepared:
-    """All that training needs, loaded and counted."""
-
-    unet: Any
-    parameters: dict[str, nn.Parameter]
-    optimizer: MasterOptimizer
-    scaler: LossScaler
-    attention: str
-    total_parameters: int
-
-
-class _BaseWeights(Mapping[str, Tensor]):
-    """The trained tensors as the base model's file has them, read one at a time."""
-
-    def __init__(self, source: ModelSource, names: tuple[str, ...]) -> None:
-        self._source = source
-        self._names = names
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._source.read("unet", name).float()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 class _Run:
@@ -321,20 +190,24 @@ class _Run:
 
     def _run_phases(self) -> None:
         config, record = self._config, self._record
-        pictures = _scan(config, record, self._control)
+        pictures = scan_pictures(config, record, self._control)
         if self._state is not None:
             # Before anything is encoded: a state of another run is refused at once.
             self._check_state(pictures)
         record.begin_recording(resumed_from=str(self._state_path or ""))
         remove_stale_partials(record.checkpoints)
-        encoders, pictures = _encode(
+        encoders, pictures = encode_inputs(
             config, record, self._control, self._device, self._source, pictures
         )
         plan = pictures.plan(config.training.batch_size, config.training.seed)
         steps = total_steps(config, plan)
         pool = self._tickets(plan.samples_before(steps * config.training.accumulation_steps))
         with record.phase("load_model"):
-            prepared = self._load()
+            prepared = load_trainable(
+                config, self._source, self._targets.names, self._device, self._state, record.emit
+            )
+            # The mapped state file must not be held while newer saves replace older ones.
+            self._state = None
         self._report_plan(prepared, pictures, plan, steps, pool)
         saver = Saver(
             config=config,
@@ -398,43 +271,9 @@ class _Run:
             )
         return saved.rebuilt(self._position.samples, total_samples, pool)
 
-    def _load(self) -> _Prepared:
-        config = self._config
-        unet: Any = load_unet(
-            self._source,
-            self._dtype,
-            self._device,
-            warn=lambda text: self._record.emit(Warned(text=text)),
-        )
-        unet.requires_grad_(False)
-        if config.training.gradient_checkpointing:
-            unet.enable_gradient_checkpointing()
-        attention = use_attention(unet, config.model.attention)
-        named = dict(unet.named_parameters())
-        parameters = {name: named[name].requires_grad_(True) for name in self._targets.names}
-        optimizer = build_optimizer(config.optimizer, parameters, config.training.seed)
-        scaler = LossScaler(enabled=config.training.precision == "fp16")
-        if self._state is None:
-            if self._dtype != torch.float32:
-                # The exact weights start from the file's own bits, not from their rounding.
-                optimizer.load_master_weights(_BaseWeights(self._source, tuple(parameters)))
-        else:
-            _restore(self._state, parameters, optimizer, scaler)
-        self._source.close()
-        self._state = None
-        release_memory(self._device)
-        return _Prepared(
-            unet=unet,
-            parameters=parameters,
-            optimizer=optimizer,
-            scaler=scaler,
-            attention=attention,
-            total_parameters=sum(p.numel() for p in named.values()),
-        )
-
     def _report_plan(
         self,
-        prepared: _Prepared,
+        prepared: TrainableModel,
         pictures: Pictures,
         plan: BatchPlan,
         steps: int,
@@ -471,7 +310,7 @@ class _Run:
 
     def _train(
         self,
-        prepared: _Prepared,
+        prepared: TrainableModel,
         encoders: Encoders,
         pictures: Pictures,
         plan: BatchPlan,
@@ -498,7 +337,7 @@ class _Run:
             accumulation_steps=config.training.accumulation_steps,
             pin=self._device.type == "cuda",
         )
-        checks = _Interludes(config, record, self._control, position, saver, validator, plan)
+        checks = Interludes(config, record, self._control, position, saver, validator, plan)
         accumulation = config.training.accumulation_steps
         with (
             record.phase("train"),
@@ -511,7 +350,7 @@ class _Run:
         ):
             checks.before_training(prepared.unet)
 
-            def next_batch() -> tuple[Any, float]:
+            def next_batch() -> tuple[PreparedBatch, float]:
                 waited = batches.wait_seconds
                 batch = next(batches)
                 return batch, batches.wait_seconds - waited
@@ -542,7 +381,7 @@ class _Run:
         checks.after_training(prepared.unet, reason)
         self._finish(reason, saver)
 
-    def _recipe(self, objective: Any) -> StepRecipe:
+    def _recipe(self, objective: Objective) -> StepRecipe:
         loss = self._config.loss
         weighting = None
         if not isinstance(loss.weighting, NoWeighting):
@@ -587,62 +426,6 @@ class _Run:
         )
 
 
-class _Interludes:
-    """What happens between steps: validation and saving."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        record: RunRecord,
-        control: RunControl,
-        position: Position,
-        saver: Saver,
-        validator: Validator | None,
-        plan: BatchPlan,
-    ) -> None:
-        self._record = record
-        self._control = control
-        self._position = position
-        self._saver = saver
-        self._validator = validator
-        self._validate_every = config.validation.every_steps
-        checkpoints = config.checkpoints
-        self._cadence = SaveCadence(
-            checkpoints.every_steps, checkpoints.every_epochs, plan.samples_per_epoch
-        )
-        self._samples_before = position.samples
-        self._validated_step = -1
-
-    def before_training(self, unet: Any) -> None:
-        """Measure where a new run starts from."""
-        if self._position.step == 0:
-            self._validate(unet)
-
-    def after_step(self, unet: Any) -> None:
-        """Validate and save when it is time or asked for."""
-        position = self._position
-        if position.step % self._validate_every == 0:
-            self._validate(unet)
-        is_due = self._cadence.is_due(position.step, self._samples_before, position.samples)
-        self._samples_before = position.samples
-        if self._control.take_save_request() or is_due:
-            self._saver.save()
-
-    def after_training(self, unet: Any, reason: StopReason) -> None:
-        """Measure and save the end."""
-        if reason == "completed":
-            self._validate(unet)
-        if reason == "completed" or self._control.should_save_at_stop:
-            self._saver.save()
-
-    def _validate(self, unet: Any) -> None:
-        if self._validator is None or self._validated_step == self._position.step:
-            return
-        with self._record.phase("validate"):
-            self._record.emit(self._validator.measure(unet, self._position.step))
-        self._validated_step = self._position.step
-
-
 def _position_of(state: State) -> Position:
     return Position(
         step=state["step"],
@@ -650,26 +433,3 @@ def _position_of(state: State) -> Position:
         skipped=state["skipped"],
         skipped_in_a_row=state["skipped_in_a_row"],
     )
-
-
-@torch.no_grad()
-def _restore(
-    state: State,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: MasterOptimizer,
-    scaler: LossScaler,
-) -> None:
-    """Put a state's tensors back in place.
-
-    Raises:
-        CheckpointError: if they do not fit.
-    """
-    for name, parameter in parameters.items():
-        parameter.copy_(state["weights"][name])
-    try:
-        optimizer.load_state_dict(state["optimizer"])
-    except ValueError as error:
-        raise CheckpointError(
-            f"the optimizer in the state does not fit: {error}", "restore its settings"
-        ) from error
-    scaler.load_state_dict(state["loss_scale"])

@@ -1,0 +1,126 @@
+"""Loading the model for training: weights on the device, optimizer, and what a state restores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aozora.config.schema import TrainConfig
+from aozora.errors import CheckpointError
+from aozora.events import EventSink, Warned
+from aozora.model.attention import use_attention
+from aozora.model.loading import load_unet
+from aozora.model.source import ModelSource
+from aozora.training.device import DTYPES, release_memory
+from aozora.training.gradients import LossScaler
+from aozora.training.optimizer_factory import build_optimizer
+from optimizers.protocol import MasterOptimizer
+
+State = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainableModel:
+    """A UNet that is ready to train.
+
+    Attributes:
+        unet: The model, on its device.
+        parameters: Its trained parameters by name.
+        optimizer: Holds their exact weights.
+        scaler: Loss scale; disabled unless fp16.
+        attention: The attention kernel in use.
+        total_parameters: Numbers the UNet holds.
+    """
+
+    unet: Any
+    parameters: dict[str, nn.Parameter]
+    optimizer: MasterOptimizer
+    scaler: LossScaler
+    attention: str
+    total_parameters: int
+
+
+class _BaseWeights(Mapping[str, Tensor]):
+    """The trained tensors as the base model's file has them, read one at a time."""
+
+    def __init__(self, source: ModelSource, names: tuple[str, ...]) -> None:
+        self._source = source
+        self._names = names
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._source.read("unet", name).float()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def load_trainable(
+    config: TrainConfig,
+    source: ModelSource,
+    names: tuple[str, ...],
+    device: torch.device,
+    state: State | None,
+    emit: EventSink,
+) -> TrainableModel:
+    """Load the UNet, freeze what is not in ``names``, and make or restore the optimizer.
+
+    Raises:
+        ModelFileError: if weights are missing or not finite.
+        ConfigError: if the attention kernel asked for is not to be had.
+        CheckpointError: if ``state`` does not fit.
+    """
+    dtype = DTYPES[config.training.precision]
+    unet: Any = load_unet(source, dtype, device, warn=lambda text: emit(Warned(text=text)))
+    unet.requires_grad_(False)
+    if config.training.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    attention = use_attention(unet, config.model.attention)
+    named = dict(unet.named_parameters())
+    parameters = {name: named[name].requires_grad_(True) for name in names}
+    optimizer = build_optimizer(config.optimizer, parameters, config.training.seed)
+    scaler = LossScaler(enabled=config.training.precision == "fp16")
+    if state is not None:
+        _restore(state, parameters, optimizer, scaler)
+    elif dtype != torch.float32:
+        # The exact weights start from the file's own bits, not from their rounding.
+        optimizer.load_master_weights(_BaseWeights(source, names))
+    source.close()
+    release_memory(device)
+    return TrainableModel(
+        unet=unet,
+        parameters=parameters,
+        optimizer=optimizer,
+        scaler=scaler,
+        attention=attention,
+        total_parameters=sum(parameter.numel() for parameter in named.values()),
+    )
+
+
+@torch.no_grad()
+def _restore(
+    state: State,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: MasterOptimizer,
+    scaler: LossScaler,
+) -> None:
+    """Put a state's tensors back in place.
+
+    Raises:
+        CheckpointError: if they do not fit.
+    """
+    for name, parameter in parameters.items():
+        parameter.copy_(state["weights"][name])
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+    except ValueError as error:
+        raise CheckpointError(
+            f"the optimizer in the state does not fit: {error}", "restore its settings"
+        ) from error
+    scaler.load_state_dict(state["loss_scale"])
