@@ -16,13 +16,13 @@ import torch
 
 from aozora.errors import AozoraError
 from aozora.events import (
-    CheckpointSaved,
     Event,
     EventSink,
     ItemSkipped,
     MemorySampled,
     OptimizerDiagnostics,
     Phase,
+    PhaseStarted,
     Progressed,
     RunFailed,
     StepCompleted,
@@ -153,7 +153,7 @@ class EventHub:
     def __init__(self, on_event: EventSink, run_id: str) -> None:
         self._on_event = on_event
         self._run_id = run_id
-        self._kept: list[str] = []
+        self._kept: list[tuple[Event, str]] = []
         self._file: TextIO | None = None
         self._writers: tuple[MetricWriter, ...] = ()
         self._lock = threading.RLock()
@@ -164,7 +164,9 @@ class EventHub:
         with self._lock:
             self._file = path.open("a", encoding="utf-8", newline="\n")
             self._writers = tuple(writers)
-            self._file.writelines(self._kept)
+            for event, line in self._kept:
+                self._file.write(line)
+                _log(event)
             self._file.flush()
             self._kept.clear()
 
@@ -173,20 +175,20 @@ class EventHub:
         with self._lock:
             if isinstance(event, Progressed) and self._is_too_soon(event):
                 return
-            self._write(to_json(event, self._run_id) + "\n")
-            _log(event)
+            self._write(event, to_json(event, self._run_id) + "\n")
             scalars = scalars_of(event)
             if scalars:
                 for writer in self._writers:
                     writer.write(getattr(event, "step", 0), scalars)
             self._on_event(event)
 
-    def _write(self, line: str) -> None:
+    def _write(self, event: Event, line: str) -> None:
         if self._file is None:
-            self._kept.append(line)
+            self._kept.append((event, line))
         else:
             self._file.write(line)
             self._file.flush()
+            _log(event)
 
     def _is_too_soon(self, event: Progressed) -> bool:
         now = time.monotonic()
@@ -210,18 +212,19 @@ class EventHub:
 def _log(event: Event) -> None:
     """Write ``event`` to the log file; at a level the terminal, which shows events, leaves out."""
     match event:
-        case Warned(text=text):
-            log.info("Warning: %s", text)
-        case ItemSkipped(path=path, reason=reason):
-            log.info("Left out %s: %s", path, reason)
-        case StepSkipped(step=step, reason=reason):
-            log.info("Step %d skipped: %s", step, reason)
-        case RunFailed(message=message, hint=hint, traceback=traceback):
-            log.info("Run failed: %s %s\n%s", message, hint, traceback)
-        case CheckpointSaved(model=model, state=state):
-            log.info("Saved %s and %s", model, state)
-        case _:
+        case Warned():
+            log.info("Warning: %s", event.text)
+        case ItemSkipped():
+            log.info("Left out %s: %s", event.path, event.reason)
+        case StepSkipped():
+            log.info("Step %d skipped: %s", event.step, event.reason)
+        case RunFailed():
+            log.info("Run failed: %s %s\n%s", event.message, event.hint, event.traceback)
+        case Progressed() | StepCompleted() | MemorySampled() | PhaseStarted():
+            # Too many to read; they are in events.jsonl and metrics.jsonl.
             pass
+        case _:
+            log.info("%s", event)
 
 
 def sample_memory(device: torch.device) -> MemorySampled:
