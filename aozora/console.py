@@ -44,6 +44,10 @@ def gibibytes(count: int) -> str:
     return f"{count / 2**30:.2f} GiB"
 
 
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 class ConsolePrinter:
     """Prints events for a person; the bar shows only where there is a terminal to redraw it."""
 
@@ -108,7 +112,7 @@ class ConsolePrinter:
         share = event.trained_parameters / max(event.total_parameters, 1)
         snr = ", zero terminal SNR" if event.zero_terminal_snr else ""
         self._line(
-            f"{event.pictures} pictures ({event.held_out} held out), {len(event.buckets)} sizes, "
+            f"{event.pictures} pictures ({event.held_out} held out), {_count(len(event.buckets), 'size')}, "
             f"{event.batches_per_epoch} batches an epoch"
         )
         self._line(
@@ -139,7 +143,7 @@ class ConsolePrinter:
     def _finished(self, event: RunFinished) -> None:
         self._close_bar()
         words = "Finished" if event.reason == "completed" else "Stopped"
-        skipped = f", {event.skipped_steps} steps skipped" if event.skipped_steps else ""
+        skipped = f", {_count(event.skipped_steps, 'step')} skipped" if event.skipped_steps else ""
         self._line(f"{words} at step {event.step} after {event.seconds:.1f} s{skipped}")
         if event.model:
             self._line(f"Model: {event.model}")

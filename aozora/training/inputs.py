@@ -210,7 +210,9 @@ class Encoders:
 
         def encode(batch: list[str]) -> tuple[Tensor, Tensor]:
             if not loaded:
-                loaded.append(load_text_encoders(self._source, torch.float32, self._device))
+                loaded.append(
+                    load_text_encoders(self._source, torch.float32, self._device, warn=self._warn)
+                )
             count = self._count_chunks(batch[0])
             pairs = [self._tokenizer.encode_chunks(caption, count) for caption in batch]
             ids = torch.tensor([list(pair.ids) for pair in pairs], device=self._device)
@@ -240,7 +242,7 @@ class Encoders:
 
         def encode(pixels: Tensor) -> Tensor:
             if not loaded:
-                loaded.append(load_vae(self._source, torch.float32, self._device))
+                loaded.append(load_vae(self._source, torch.float32, self._device, warn=self._warn))
             return encode_images(loaded[0], pixels.to(self._device))
 
         report = build_latents(
@@ -277,6 +279,9 @@ class Encoders:
         if report.stopped:
             raise StoppedEarly
         return report
+
+    def _warn(self, text: str) -> None:
+        self._emit(Warned(text=text))
 
     def _progress(self, phase: Phase) -> Callable[[int, int], None]:
         def report(done: int, total: int) -> None:
