@@ -112,8 +112,8 @@ class ConsolePrinter:
         share = event.trained_parameters / max(event.total_parameters, 1)
         snr = ", zero terminal SNR" if event.zero_terminal_snr else ""
         self._line(
-            f"{event.pictures} pictures ({event.held_out} held out), {_count(len(event.buckets), 'size')}, "
-            f"{event.batches_per_epoch} batches an epoch"
+            f"{event.pictures} pictures ({event.held_out} held out), "
+            f"{_count(len(event.buckets), 'size')}, {event.batches_per_epoch} batches an epoch"
         )
         self._line(
             f"{event.trained_parameters:,} of {event.total_parameters:,} parameters trained "
