@@ -12,9 +12,14 @@ exit /b %RESULT%
 
 :find_python
 set "PYTHON_COMMAND="
-py -3 -c "import sys" >nul 2>nul && set "PYTHON_COMMAND=py -3" && exit /b 0
-python -c "import sys" >nul 2>nul && set "PYTHON_COMMAND=python" && exit /b 0
-python3 -c "import sys" >nul 2>nul && set "PYTHON_COMMAND=python3"
+call :try_python py -3
+if not defined PYTHON_COMMAND call :try_python python
+if not defined PYTHON_COMMAND call :try_python python3
+exit /b 0
+
+:try_python
+%* -c "import sys" >nul 2>nul
+if "%ERRORLEVEL%"=="0" set "PYTHON_COMMAND=%*"
 exit /b 0
 
 :no_python
