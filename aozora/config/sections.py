@@ -274,7 +274,7 @@ class TimestepsSection:
     minimum: int = setting(
         0,
         label="Lowest timestep",
-        help="Noise levels below are not trained.",
+        help="Noise levels below are not trained (before the shift of rectified flow).",
         minimum=0,
         maximum=999,
         expert=True,
@@ -282,7 +282,7 @@ class TimestepsSection:
     maximum: int = setting(
         999,
         label="Highest timestep",
-        help="Noise levels above are not trained.",
+        help="Noise levels above are not trained (before the shift of rectified flow).",
         minimum=0,
         maximum=999,
         expert=True,

@@ -23,7 +23,7 @@ class Validator:
 
     Args:
         num_items: Held-out pictures.
-        timesteps: The grid, as drawn (before any shift of rectified flow).
+        timesteps: The grid, as the UNet gets it.
         prepare: Returns one picture at every timestep of the grid, on the host; pure.
         objective: What the model predicts.
         dtype: Format the UNet computes in.
