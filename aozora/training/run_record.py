@@ -21,7 +21,15 @@ from aozora import __version__
 from aozora.config.codec import encode_config
 from aozora.config.schema import TrainConfig
 from aozora.errors import AozoraError, CheckpointError
-from aozora.events import Event, EventSink, Phase, PhaseFinished, PhaseStarted, RunFailed
+from aozora.events import (
+    Event,
+    EventSink,
+    Phase,
+    PhaseFinished,
+    PhaseStarted,
+    RunFailed,
+    RunFinished,
+)
 from aozora.runtime import free_run_folder, log_to_file, write_json_atomic
 from aozora.training.checkpointing import describe_versions
 from aozora.training.sinks import (
@@ -123,8 +131,7 @@ class RunRecord:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._sampler is not None:
-            self._sampler.close()
+        self._stop_sampling()
         if isinstance(error, AozoraError):
             self.emit(RunFailed(message=error.message, hint=error.hint))
         elif error is not None and not isinstance(error, KeyboardInterrupt):
@@ -139,8 +146,15 @@ class RunRecord:
             self._lock.release()
 
     def emit(self, event: Event) -> None:
-        """Report ``event``."""
+        """Report ``event``; nothing comes after `RunFinished`."""
+        if isinstance(event, RunFinished):
+            self._stop_sampling()
         self._hub.emit(event)
+
+    def _stop_sampling(self) -> None:
+        if self._sampler is not None:
+            self._sampler.close()
+            self._sampler = None
 
     def begin_recording(self, *, resumed_from: str = "") -> None:
         """Claim the name and make the run's folder; what was reported before is written into it.

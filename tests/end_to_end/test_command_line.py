@@ -110,43 +110,58 @@ def test_the_run_folder_holds_the_settings_that_were_parsed(config_file, tmp_pat
     assert json.loads(stored.read_text(encoding="utf-8")) == expected
 
 
-def start(config, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "aozora", "train", str(config), "--events", "-", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
+@pytest.fixture
+def start(tmp_path):
+    """Return a function that starts a run with its events on a pipe, and errors in a file."""
+    children = []
+
+    def launch(config, *arguments):
+        with (tmp_path / "errors.txt").open("w", encoding="utf-8") as errors:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "aozora", "train", str(config), "--events", "-", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+            )
+        children.append(child)
+        return child
+
+    yield launch
+    for child in children:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def wait_for_step(child):
-    for line in child.stdout:
-        if isinstance(from_json(line), StepCompleted):
-            return
-    raise AssertionError(child.stderr.read())
+    assert any(isinstance(from_json(line), StepCompleted) for line in child.stdout)
 
 
-def finish(child):
-    lines, errors = child.communicate(timeout=120)
-    return [from_json(line) for line in lines.splitlines()], errors
+def finish(child, tmp_path):
+    """Read on where `wait_for_step` left off, on the same buffered stream."""
+    events = [from_json(line) for line in child.stdout]
+    child.wait(timeout=120)
+    return events, (tmp_path / "errors.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_the_last_step_and_ends_well(config_file, tmp_path, number):
+def test_a_signal_saves_the_last_step_and_ends_well(config_file, tmp_path, start, number):
     child = start(config_file("training.steps=500"))
     wait_for_step(child)
     child.send_signal(number)
-    events, errors = finish(child)
+    events, errors = finish(child, tmp_path)
     assert child.returncode == 0, errors
     assert events[-1].reason == "stopped"
     (saved,) = list_checkpoints(tmp_path / "output" / "checkpoints")
     assert read_state(saved.state)["step"] == events[-1].step
 
 
-def test_commands_on_the_pipe_save_and_stop(config_file, tmp_path):
+def test_commands_on_the_pipe_save_and_stop(config_file, tmp_path, start):
     child = start(config_file("training.steps=500", "checkpoints.keep_last=0"), "--control", "-")
     wait_for_step(child)
     child.stdin.write('{"command": "nonsense"}\n{"command": "save_now"}\n')
@@ -157,18 +172,18 @@ def test_commands_on_the_pipe_save_and_stop(config_file, tmp_path):
         time.sleep(0.05)
     child.stdin.write('{"command": "stop_and_save"}\n')
     child.stdin.flush()
-    events, errors = finish(child)
+    events, errors = finish(child, tmp_path)
     assert child.returncode == 0, errors
     assert "nonsense" in errors
     assert events[-1].reason == "stopped"
     assert len(list_checkpoints(folder)) >= 1
 
 
-def test_the_end_of_the_command_pipe_changes_nothing(config_file):
+def test_the_end_of_the_command_pipe_changes_nothing(config_file, tmp_path, start):
     child = start(config_file("training.steps=2"), "--control", "-")
     child.stdin.close()
     child.stdin = None
-    events, errors = finish(child)
+    events, errors = finish(child, tmp_path)
     assert child.returncode == 0, errors
     assert events[-1].reason == "completed"
 
