@@ -108,6 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--note", default="", help="goes into the result")
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     options = parser.parse_args()
     folder: Path = options.dir
@@ -134,6 +135,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
+        "note": options.note,
         "make_seconds": round(made, 1),
     }
     wall = run_aozora([*common, "--set", "training.steps=20"], first)
