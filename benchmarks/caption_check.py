@@ -16,6 +16,7 @@ import torch
 
 from aozora.api import RunControl, train
 from aozora.config.codec import apply_settings
+from aozora.config.schema import TrainConfig
 from aozora.console import ConsolePrinter
 from aozora.data.batch_plan import PlannedBatch
 from aozora.data.loader import BatchLoader
@@ -27,7 +28,7 @@ from aozora.events import CheckpointSaved, Event, StepCompleted
 from aozora.model.config_folder import write_diffusers_config_folder
 from aozora.model.loading import load_unet
 from aozora.model.opening import open_model
-from aozora.model.tokenizers import standard_tokenizer
+from aozora.model.tokenizers import load_tokenizer
 from aozora.training.batches import validation_batch
 from aozora.training.inputs import Encoders, Pictures, find_pictures
 from aozora.training.objective_choice import choose_objective
@@ -36,18 +37,24 @@ from aozora.training.step import predict
 SETTINGS = (
     "training.device=auto",
     "training.precision=bf16",
-    "training.batch_size=16",
+    "training.batch_size=48",
     "optimizer=adamw",
+    "objective.prediction=v_prediction",
+    "objective.zero_terminal_snr=on",
     "validation.pictures=32",
     "validation.every_steps=100000",
-    'schedule.learning_rate=[[0, 1e-4, "log"], [0.05, 1e-3, "hold"], [0.6, 1e-3, "cosine"],'
-    " [1, 2e-5]]",
+    'schedule.learning_rate=[[0, 1e-4, "log"], [0.05, 8e-4, "hold"],'
+    ' [0.5, 8e-4, "cosine"], [1, 2e-5]]',
 )
 NUM_DRAWS = 32
+GUIDANCES = (1.0, 2.0)
+SAMPLER_STEPS = 40
 
 
-def held_out_losses(config, model: Path, device: torch.device) -> tuple[float, float]:
-    """Return the loss with true captions and with captions of other classes."""
+def held_out_losses(
+    config: TrainConfig, model: Path, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the losses by timestep with true captions and with captions of other classes."""
     config = apply_settings(config, [f"model.base={model}"])
     with open_model(model) as source:
         pictures = find_pictures(config)
@@ -73,8 +80,8 @@ def held_out_losses(config, model: Path, device: torch.device) -> tuple[float, f
             with torch.no_grad():
                 for losses, part in ((true, batch), (wrong, swapped)):
                     pred, target = predict(unet, part.to(device), objective, torch.float32)
-                    losses.append(((pred - target) ** 2).mean().item())
-    return sum(true) / len(true), sum(wrong) / len(wrong)
+                    losses.append(((pred - target) ** 2).flatten(1).mean(1).cpu())
+    return torch.stack(true).mean(0), torch.stack(wrong).mean(0)
 
 
 def class_means(loader: BatchLoader, pictures: Pictures, side: int) -> torch.Tensor:
@@ -89,41 +96,45 @@ def class_means(loader: BatchLoader, pictures: Pictures, side: int) -> torch.Ten
 
 def sample(
     model: Path, folder: Path, device: torch.device, side: int
-) -> list[tuple[int, torch.Tensor]]:
-    """Return classes and latents of pictures drawn by diffusers from the saved file."""
+) -> dict[float, list[tuple[int, torch.Tensor]]]:
+    """Return by guidance the classes and latents that diffusers draws from the saved file."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
     with open_model(model) as source:
-        write_diffusers_config_folder(source, folder / "pipeline", standard_tokenizer())
+        write_diffusers_config_folder(source, folder / "pipeline", load_tokenizer())
     pipeline = StableDiffusionXLPipeline.from_single_file(
         str(model), config=str(folder / "pipeline"), torch_dtype=torch.float32
     ).to(device)
-    pipeline.scheduler = EulerDiscreteScheduler.from_config(
-        pipeline.scheduler.config, timestep_spacing="trailing"
-    )
+    pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+    facts = pipeline.scheduler.config
+    assert facts.prediction_type == "v_prediction", facts
+    assert facts.rescale_betas_zero_snr, facts
+    assert facts.timestep_spacing == "trailing", facts
     pipeline.set_progress_bar_config(disable=True)
-    drawn = []
-    tones, colours = list(BACKGROUNDS), list(COLOURS)
-    for number in range(NUM_DRAWS):
-        shape = ("circle", "square")[number // len(CLASSES) % 2]
-        colour, tone = colours[number // 2 % 4], tones[number % 2]
-        caption = f"a {colour} {shape} on a {tone} background"
+    tones, colours, shapes = list(BACKGROUNDS), list(COLOURS), ("circle", "square")
+    captions = [
+        f"a {colours[number // 2 % 4]} {shapes[number // len(CLASSES) % 2]}"
+        f" on a {tones[number % 2]} background"
+        for number in range(NUM_DRAWS)
+    ]
+    drawn = {}
+    for guidance in GUIDANCES:
         latents = pipeline(
-            caption,
-            negative_prompt="",
+            captions,
+            negative_prompt=[""] * NUM_DRAWS,
             height=side,
             width=side,
             original_size=(264, 264),
-            num_inference_steps=25,
-            guidance_scale=3.0,
-            generator=torch.Generator("cpu").manual_seed(number),
+            num_inference_steps=SAMPLER_STEPS,
+            guidance_scale=guidance,
+            generator=[torch.Generator("cpu").manual_seed(n) for n in range(NUM_DRAWS)],
             output_type="latent",
-        ).images[0]
-        drawn.append((class_of(caption), latents.float().cpu()))
-    images = pipeline.vae.decode(
-        torch.stack([latents for _, latents in drawn]).to(device) / 0.13025
-    ).sample
-    save_grid(images.detach().cpu(), folder / "samples.png")
+        ).images
+        with torch.no_grad():
+            images = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+        save_grid(images.cpu(), folder / f"samples_{guidance:g}.png")
+        classes = [class_of(caption) for caption in captions]
+        drawn[guidance] = list(zip(classes, latents.float().cpu(), strict=True))
     return drawn
 
 
@@ -133,6 +144,10 @@ def save_grid(images: torch.Tensor, path: Path) -> None:
     rows = [torch.cat(list(images[first : first + 8]), dim=2) for first in range(0, len(images), 8)]
     grid = ((torch.cat(rows, dim=1).clamp(-1, 1) + 1) * 127.5).byte()
     Image.fromarray(grid.permute(1, 2, 0).numpy()).save(path)
+
+
+def compact(values: torch.Tensor) -> str:
+    return " ".join(f"{value:.4f}" for value in values.tolist())
 
 
 def main() -> None:
@@ -168,22 +183,34 @@ def main() -> None:
         encoders.encode_text(pictures)
         means = class_means(encoders.loader(pictures.trained), pictures, side)
     drawn = sample(model, folder, device, side)
-    nearest = [(want, int(((means - x) ** 2).flatten(1).sum(1).argmin())) for want, x in drawn]
-    hits = sum(want == got for want, got in nearest)
+    found = {}
+    for guidance, pictures_drawn in drawn.items():
+        nearest = [
+            (want, int(((means - latents) ** 2).flatten(1).sum(1).argmin()))
+            for want, latents in pictures_drawn
+        ]
+        hits = sum(want == got for want, got in nearest)
+        found[f"guidance {guidance:g}"] = {
+            "nearest_right_class_mean": hits,
+            "share": hits / NUM_DRAWS,
+            "nearest": " ".join(f"{want}>{got}" for want, got in nearest),
+        }
     losses = [e.loss for e in events if isinstance(e, StepCompleted)]
     result = {
         "machine": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         "steps": options.steps,
         "train_seconds": round(seconds, 1),
-        "last_losses": sum(losses[-20:]) / 20,
-        "held_out_loss_true_captions": true,
-        "held_out_loss_shuffled_captions": shuffled,
-        "ratio": shuffled / true,
+        "mean_loss_of_last_20_steps": sum(losses[-20:]) / len(losses[-20:]),
+        "settings": settings,
+        "held_out_loss_true_captions": true.mean().item(),
+        "held_out_loss_shuffled_captions": shuffled.mean().item(),
+        "ratio": (shuffled.mean() / true.mean()).item(),
+        "by_timestep_true": compact(true),
+        "by_timestep_shuffled": compact(shuffled),
         "draws": NUM_DRAWS,
-        "nearest_right_class_mean": hits,
-        "share": hits / NUM_DRAWS,
-        "pairs": nearest,
+        "sampler_steps": SAMPLER_STEPS,
+        **found,
     }
     text = json.dumps(result, indent=2)
     print(text)
