@@ -1,0 +1,1 @@
+"""How a UNet is laid out, streamed and recomputed, so that it trains in little memory."""
