@@ -31,6 +31,9 @@ STORAGE_DTYPES: dict[StateFormat, torch.dtype] = {
     "uint16_sr": torch.int16,
 }
 
+BLOCK_FORMATS: frozenset[StateFormat] = frozenset()
+"""Formats that need a scale for every block of values."""
+
 # The smallest magnitudes that become infinite in a dtype (in bfloat16: by split_fp32's rounding).
 _FIRST_OVERFLOW: dict[torch.dtype, float] = {
     torch.bfloat16: (2 - 2**-8) * 2.0**127,
