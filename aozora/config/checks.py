@@ -14,7 +14,7 @@ from aozora.runtime import is_safe_name
 
 def check_config(config: TrainConfig) -> list[Problem]:
     """Return every problem of ``config`` that stops a run; empty when there is none."""
-    rules = (_inputs, _buckets, _objective, _timesteps, _schedule, _output)
+    rules = (_inputs, _buckets, _objective, _timesteps, _schedule, _memory, _output)
     return [problem for rule in rules for problem in rule(config)]
 
 
@@ -84,6 +84,23 @@ def _schedule(config: TrainConfig) -> Iterator[Problem]:
     for issue in config.schedule.learning_rate.validate(steps):
         if issue.severity == "error":
             yield Problem("schedule.learning_rate", issue.text, issue.fix)
+
+
+def _memory(config: TrainConfig) -> Iterator[Problem]:
+    if not config.memory.clip_by_last_norm:
+        return
+    if config.training.accumulation_steps != 1:
+        yield Problem(
+            "memory.clip_by_last_norm",
+            "moves weights after every batch, so nothing can be accumulated",
+            "set training.accumulation_steps to 1, or turn it off",
+        )
+    if config.training.precision == "fp16":
+        yield Problem(
+            "memory.clip_by_last_norm",
+            "moves weights before all gradients are known to be finite, which fp16 relies on",
+            "choose another training.precision, or turn it off",
+        )
 
 
 def _output(config: TrainConfig) -> Iterator[Problem]:

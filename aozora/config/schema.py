@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aozora.config.choices.optimizers import Adafactor, AdamW, RavenAdamW, VeloRMS
+from aozora.config.choices.optimizers import Adafactor, AdamW, Lion, RavenAdamW, VeloRMS
 from aozora.config.fields import setting
 from aozora.config.sections import (
     BucketsSection,
@@ -14,6 +14,7 @@ from aozora.config.sections import (
     DataSection,
     LoggingSection,
     LossSection,
+    MemorySection,
     ModelSection,
     ObjectiveSection,
     OutputSection,
@@ -39,12 +40,13 @@ class TrainConfig:
     objective: ObjectiveSection = field(default_factory=ObjectiveSection)
     timesteps: TimestepsSection = field(default_factory=TimestepsSection)
     loss: LossSection = field(default_factory=LossSection)
-    optimizer: RavenAdamW | VeloRMS | AdamW | Adafactor = setting(
+    optimizer: RavenAdamW | VeloRMS | AdamW | Lion | Adafactor = setting(
         RavenAdamW(), label="Optimizer", help="How gradients move the weights."
     )
     schedule: ScheduleSection = field(default_factory=ScheduleSection)
     targets: TargetsSection = field(default_factory=TargetsSection)
     training: TrainingSection = field(default_factory=TrainingSection)
+    memory: MemorySection = field(default_factory=MemorySection)
     checkpoints: CheckpointsSection = field(default_factory=CheckpointsSection)
     validation: ValidationSection = field(default_factory=ValidationSection)
     output: OutputSection = field(default_factory=OutputSection)

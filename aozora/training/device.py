@@ -74,8 +74,8 @@ def device_settings(device: torch.device, *, deterministic: bool) -> Iterator[No
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"the device ran out of memory: {error}",
-            "lower training.batch_size or buckets.resolution, turn on"
-            " training.gradient_checkpointing, or train fewer layers",
+            "lower training.batch_size or buckets.resolution, set memory.recompute to all and"
+            " memory.weights to streamed, or train fewer layers",
         ) from error
     finally:
         torch.set_num_threads(threads)

@@ -79,7 +79,7 @@ def load_trainable(
     dtype = DTYPES[config.training.precision]
     unet: Any = load_unet(source, dtype, device, warn=lambda text: emit(Warned(text=text)))
     unet.requires_grad_(False)
-    if config.training.gradient_checkpointing:
+    if config.memory.recompute != "none":
         unet.enable_gradient_checkpointing()
     attention = use_attention(unet, config.model.attention)
     named = dict(unet.named_parameters())

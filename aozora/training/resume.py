@@ -18,6 +18,8 @@ _MUST_MATCH = (
     "validation.pictures",
     "targets",
     "optimizer.kind",
+    "memory.sum_format",
+    "memory.clip_by_last_norm",
 )
 # These name places; whether their content is the same is decided by fingerprints.
 _NOT_COMPARED = ("model.base", "model.vae", "model.text_encoders", "data.folders", "schema")

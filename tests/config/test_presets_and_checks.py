@@ -56,6 +56,15 @@ def test_the_presets_that_were_promised_are_there():
         ),
         (["timesteps.minimum=800", "timesteps.maximum=100"], "timesteps.minimum"),
         (["schedule.learning_rate=[[0, 1e-6], [0.5, 1e-6]]"], "schedule.learning_rate"),
+        (["memory.clip_by_last_norm=true"], "memory.clip_by_last_norm"),
+        (
+            [
+                "memory.clip_by_last_norm=true",
+                "training.accumulation_steps=1",
+                "training.precision=fp16",
+            ],
+            "memory.clip_by_last_norm",
+        ),
         (["output.name=con"], "output.name"),
         (["output.name=a/b"], "output.name"),
         (["output.folder="], "output.folder"),
@@ -67,6 +76,18 @@ def test_contradictions_are_found_with_path_and_remedy(assignments, path):
     found = {problem.path: problem for problem in check_config(ready_config(*assignments))}
     assert path in found
     assert found[path].remedy
+
+
+def test_clipping_by_the_last_norm_is_accepted_where_nothing_is_accumulated():
+    config = ready_config("memory.clip_by_last_norm=true", "training.accumulation_steps=1")
+    assert check_config(config) == []
+
+
+@pytest.mark.parametrize("name", ["sdxl-8gb", "sdxl-12gb", "sdxl-fp16-rtx20"])
+def test_presets_for_small_cards_train_the_whole_model(name):
+    config = presets.find_preset(name).applied_to(TrainConfig())
+    assert config.targets == TrainConfig().targets
+    assert config.targets.layers == "all"
 
 
 def test_the_users_own_preset_comes_first(tmp_path, monkeypatch):

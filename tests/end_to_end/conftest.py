@@ -55,7 +55,7 @@ def make_config(base_model, pictures, shared_cache, tmp_path):
                 "buckets.min_side=64",
                 "buckets.max_side=256",
                 "training.precision=fp32",
-                "training.gradient_checkpointing=false",
+                "memory.recompute=none",
                 "training.device=cpu",
                 "training.steps=4",
                 "training.accumulation_steps=2",

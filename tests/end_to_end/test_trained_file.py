@@ -242,7 +242,7 @@ def test_every_loss_and_weighting_trains_in_fp16(make_config, loss, weighting):
             f"loss.weighting={weighting}",
             "training.precision=fp16",
             "training.steps=2",
-            "training.gradient_checkpointing=true",
+            "memory.recompute=all",
             "logging.diagnostics_every=1",
         )
     )

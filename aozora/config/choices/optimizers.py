@@ -10,11 +10,27 @@ from aozora.registry import Family
 
 OPTIMIZERS = Family("optimizer")
 
-Moments = Literal["16bit", "float32"]
+Moments = Literal["8bit", "16bit", "float32"]
 
 _MOMENTS_LABELS = (
+    ("8bit", "8 bits (2 bytes a weight)"),
     ("16bit", "16 bits (4 bytes a weight)"),
     ("float32", "float32 (8 bytes a weight)"),
+)
+_VELO_LABELS = (
+    ("8bit", "8 bits (2 bytes a weight)"),
+    ("16bit", "16 and 8 bits (3 bytes a weight)"),
+    ("float32", "float32 (8 bytes a weight)"),
+)
+_LION_LABELS = (
+    ("8bit", "8 bits (1 byte a weight)"),
+    ("16bit", "16 bits (2 bytes a weight)"),
+    ("float32", "float32 (4 bytes a weight)"),
+)
+_ADAMW_MOMENTS_HELP = (
+    "16 bits halve the main memory needed and 8 bits quarter it; the squared gradients are rounded"
+    " at random so that they never get stuck. float32 is exact. Above beta 1 = 0.99 the first"
+    " moment stays in float32."
 )
 
 
@@ -73,9 +89,7 @@ class RavenAdamW:
     moments: Moments = setting(
         "16bit",
         label="Moments kept in",
-        help="16 bits halve the main memory needed; the squared gradients are rounded at random so"
-        " that they never get stuck. float32 is exact. Above beta 1 = 0.99 the first moment"
-        " stays in float32.",
+        help=_ADAMW_MOMENTS_HELP,
         value_labels=_MOMENTS_LABELS,
     )
 
@@ -119,17 +133,16 @@ class VeloRMS:
     moments: Moments = setting(
         "16bit",
         label="States kept in",
-        help="16 bits halve the main memory needed; the running square is rounded at random so that"
-        " it never gets stuck. float32 is exact. Above momentum 0.99 the velocity stays in"
-        " float32.",
-        value_labels=_MOMENTS_LABELS,
+        help="Fewer bits need less main memory; the running square is rounded at random so that it"
+        " never gets stuck. float32 is exact. Above momentum 0.99 the velocity stays in float32.",
+        value_labels=_VELO_LABELS,
     )
 
 
-@OPTIMIZERS.register("adamw", "AdamW (torch, all on the card)")
+@OPTIMIZERS.register("adamw", "AdamW")
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
-    """torch's AdamW in float32, with masters and moments on the card: 8 to 12 bytes a weight."""
+    """AdamW as it was published; states in main memory like RavenAdamW's."""
 
     beta1: float = setting(
         0.9,
@@ -160,6 +173,47 @@ class AdamW:
         help="Share of each weight taken away at every step, times the learning rate.",
         minimum=0.0,
         maximum=1.0,
+    )
+    moments: Moments = setting(
+        "16bit",
+        label="Moments kept in",
+        help=_ADAMW_MOMENTS_HELP,
+        value_labels=_MOMENTS_LABELS,
+    )
+
+
+@OPTIMIZERS.register("lion", "Lion")
+@dataclass(frozen=True, kw_only=True)
+class Lion:
+    """The sign of a running mean: one state only. Wants a third to a tenth of AdamW's rate."""
+
+    beta1: float = setting(
+        0.9,
+        label="Beta 1",
+        help="How much the running mean counts against the fresh gradient in an update.",
+        minimum=0.0,
+        maximum=0.9999,
+    )
+    beta2: float = setting(
+        0.99,
+        label="Beta 2",
+        help="How much of the running mean of gradients is kept at each step.",
+        minimum=0.0,
+        maximum=0.9999,
+    )
+    weight_decay: float = setting(
+        0.01,
+        label="Weight decay",
+        help="Share of each weight taken away at every step, times the learning rate.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    moments: Moments = setting(
+        "16bit",
+        label="Moment kept in",
+        help="Fewer bits need less main memory. float32 is exact. Above beta 2 = 0.99 the moment"
+        " stays in float32.",
+        value_labels=_LION_LABELS,
     )
 
 
