@@ -92,7 +92,7 @@ class ImmediateBackend:
 
 class _CudaEvent:
     def __init__(self, stream: torch.cuda.Stream) -> None:
-        self.raw = torch.cuda.Event()
+        self.raw = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self.raw.record(stream)
 
     def synchronize(self) -> None:
@@ -138,13 +138,17 @@ class CudaBackend:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.compute: Queue = _CurrentStreamQueue(device)
-        self.update: Queue = _CudaQueue(torch.cuda.Stream(device))
-        self.copy_in: Queue = _CudaQueue(torch.cuda.Stream(device))
-        self.copy_out: Queue = _CudaQueue(torch.cuda.Stream(device))
+        self.update: Queue = _CudaQueue(_new_stream(device))
+        self.copy_in: Queue = _CudaQueue(_new_stream(device))
+        self.copy_out: Queue = _CudaQueue(_new_stream(device))
 
     def synchronize(self) -> None:
         """Let the host wait until all queues are empty."""
         torch.cuda.synchronize(self.device)
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def backend_for(device: torch.device) -> Backend:

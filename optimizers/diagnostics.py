@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from optimizers.protocol import V_QUANTILES, Diagnostics
+from optimizers.chunk import Chunk, StatePlane
+from optimizers.precision import decode_state, join_fp32
+from optimizers.rule import UpdateRule
 
+V_QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 _SAMPLE_SIZE = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostics:
+    """How one step went, measured on an even sample of all weights.
+
+    Attributes:
+        update_rms: Root mean square of what was added to the exact weights.
+        weight_rms: Root mean square of the exact weights after the step.
+        v_quantiles: Quantiles of the second moment, at `V_QUANTILES`; empty for a rule without.
+        share_moved: Share of the weights whose value in the model's own dtype changed.
+    """
+
+    update_rms: float
+    weight_rms: float
+    v_quantiles: tuple[float, ...]
+    share_moved: float
 
 
 class Survey:
@@ -26,25 +48,42 @@ class Survey:
         self._second_moments: list[Tensor] = []
         self._moved: list[Tensor] = []
 
-    def before(self, name: str, weight: Tensor, parameter: Tensor) -> None:
-        """Look at the exact ``weight`` and the ``parameter`` made from it, before the update."""
-        self._before[name] = (self._sample(weight), self._sample(parameter))
+    def before(self, name: str, chunk: Chunk) -> None:
+        """Look at the weights of ``chunk`` before its update."""
+        self._before[name] = (self._exact(chunk), self._sample(chunk.weight))
 
-    def after(self, name: str, weight: Tensor, parameter: Tensor, second_moment: Tensor) -> None:
-        """Look at them after the update."""
+    def after(
+        self, name: str, chunk: Chunk, rule: UpdateRule, shape: torch.Size | None = None
+    ) -> None:
+        """Look at them after the update.
+
+        Args:
+            name: As given to `before`.
+            chunk: The chunk.
+            rule: What updated it.
+            shape: Of the one tensor the chunk is, for rules that need it.
+        """
         old_weight, old_parameter = self._before.pop(name)
-        new_weight = self._sample(weight)
+        new_weight = self._exact(chunk)
         self._weights.append(new_weight)
         self._updates.append(new_weight - old_weight)
-        self._moved.append(self._sample(parameter) != old_parameter)
-        self._second_moments.append(self._sample(second_moment))
+        self._moved.append(self._sample(chunk.weight) != old_parameter)
+        specs = rule.states(shape or chunk.weight.shape)
+        states = {
+            name: _decoded(plane)[: specs[name].shape.numel()].view(specs[name].shape)
+            for name, plane in chunk.states.items()
+        }
+        moment = rule.second_moment(states)
+        if moment is not None:
+            self._second_moments.append(self._sample(moment))
 
     def result(self) -> Diagnostics:
         """Return what was seen."""
         weights, updates = _gather(self._weights), _gather(self._updates)
-        quantiles = torch.quantile(
-            _gather(self._second_moments), torch.tensor(V_QUANTILES, dtype=torch.float64)
-        )
+        quantiles = torch.empty(0)
+        if self._second_moments:
+            places = torch.tensor(V_QUANTILES, dtype=torch.float64)
+            quantiles = torch.quantile(_gather(self._second_moments), places)
         return Diagnostics(
             update_rms=updates.square().mean().sqrt().item(),
             weight_rms=weights.square().mean().sqrt().item(),
@@ -52,8 +91,20 @@ class Survey:
             share_moved=_gather(self._moved).mean().item(),
         )
 
+    def _exact(self, chunk: Chunk) -> Tensor:
+        weight = self._sample(chunk.weight)
+        if chunk.master is None:
+            return weight
+        master = self._sample(chunk.master)
+        return join_fp32(weight, master) if master.dtype == torch.int16 else master
+
     def _sample(self, values: Tensor) -> Tensor:
         return values.detach().reshape(-1)[:: self._stride].clone()
+
+
+def _decoded(plane: StatePlane) -> Tensor:
+    out = torch.empty(plane.values.shape, dtype=torch.float32, device=plane.values.device)
+    return decode_state(plane.values, out, plane.state_format)
 
 
 def _gather(samples: list[Tensor]) -> Tensor:

@@ -7,7 +7,6 @@ events alone say when a part of it may be written again.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
 import torch
@@ -24,7 +23,10 @@ class Lease:
 
     Attributes:
         memory: uint8, 1-D.
+        start: Its first byte in the ring.
+        end: The first byte after it.
         before: Events of whoever had this memory before; to be waited for before it is written.
+        released: After it, the memory may be written by others; None while it is lent.
     """
 
     memory: Tensor
@@ -44,6 +46,15 @@ class Lease:
         self.released = released
 
 
+@dataclass(frozen=True)
+class _Used:
+    """Memory that was given back and not lent again since."""
+
+    start: int
+    end: int
+    released: Event
+
+
 class Ring:
     """A buffer lent out in parts.
 
@@ -57,7 +68,8 @@ class Ring:
         self._buffer = torch.empty(size, dtype=torch.uint8, device=device)
         self._size = size
         self._head = 0
-        self._lent: deque[Lease] = deque()
+        self._lent: list[Lease] = []
+        self._used: list[_Used] = []
 
     @property
     def num_bytes(self) -> int:
@@ -73,34 +85,37 @@ class Ring:
         size = aligned(num_bytes)
         if size > self._size:
             raise ValueError(f"{size} bytes do not fit a ring of {self._size}")
+        self._collect()
         start = self._head if self._head + size <= self._size else 0
-        if not self._can_reuse(start, size):
+        end = start + size
+        if any(lease.start < end and start < lease.end for lease in self._lent):
             return None
-        before: list[Event] = []
-        skipped_tail = start == 0 and self._head != 0
-        while self._lent and self._is_overrun(self._lent[0], start, start + size, skipped_tail):
-            old = self._lent.popleft()
-            assert old.released is not None
-            before.append(old.released)
-        memory = self._buffer[start : start + num_bytes]
-        lease = Lease(memory=memory, start=start, end=start + size, before=before)
+        lease = Lease(memory=self._buffer[start : start + num_bytes], start=start, end=end)
+        lease.before = self._overrun(start, end)
         self._lent.append(lease)
-        self._head = start + size
+        self._head = end
         return lease
 
-    def _is_overrun(self, lease: Lease, start: int, end: int, skipped_tail: bool) -> bool:
-        if skipped_tail and lease.start >= self._head:
-            return True  # the tail that was too short to be used
-        return lease.start < end and start < lease.end
-
-    def _can_reuse(self, start: int, size: int) -> bool:
-        skipped_tail = start == 0 and self._head != 0
+    def _collect(self) -> None:
         for lease in self._lent:
-            if not self._is_overrun(lease, start, start + size, skipped_tail):
-                return True
-            if lease.released is None:
-                return False
-        return True
+            if lease.released is not None:
+                self._used.append(_Used(lease.start, lease.end, lease.released))
+        self._lent = [lease for lease in self._lent if lease.released is None]
+
+    def _overrun(self, start: int, end: int) -> list[Event]:
+        """Return who used that part last; what they used beside it stays known."""
+        events, kept = [], []
+        for used in self._used:
+            if used.start >= end or start >= used.end:
+                kept.append(used)
+                continue
+            events.append(used.released)
+            if used.start < start:
+                kept.append(_Used(used.start, start, used.released))
+            if end < used.end:
+                kept.append(_Used(end, used.end, used.released))
+        self._used = kept
+        return events
 
 
 def aligned(num_bytes: int) -> int:

@@ -45,6 +45,26 @@ def refuse_other_shapes(
         raise ValueError(f"{what}: {_some(wrong)}")
 
 
+def refuse_other_facts(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Refuse a saved state whose plain values are not of the same optimizer as ``current``.
+
+    Args:
+        saved: What a state holds beside its tensors.
+        current: What it would hold now.
+
+    Raises:
+        ValueError: saying what differs.
+    """
+    for key in ("kind", "formats"):
+        if saved.get(key) != current[key]:
+            raise ValueError(f"optimizer state: {key} is {saved.get(key)!r}, not {current[key]!r}")
+    for key in ("t", "seed"):
+        if not isinstance(saved.get(key), int) or saved[key] < 0:
+            raise ValueError(f"optimizer state: {key} is {saved.get(key)!r}, not a count")
+    if not isinstance(saved.get("state"), Mapping):
+        raise ValueError("optimizer state: no tensors")  # noqa: TRY004 - one kind of error
+
+
 def refuse_other_state(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Refuse a saved state that is not of the same optimizer, tensors and formats as ``current``.
 

@@ -1,0 +1,372 @@
+"""Gradients between backward passes and the optimizer: taken as they appear, summed, measured.
+
+On the device they are summed in place. On the host, each bucket's sum comes to the device shortly
+before backward reaches it, is added to there, and leaves again; both copies run beside backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from optimizers.backend import Event
+from optimizers.engine import Engine
+from optimizers.layout import Bucket, ChunkPlace, TensorPlace
+from optimizers.ring import Lease
+
+FinishedBucket = Callable[[Bucket, Tensor], None]
+
+
+@dataclass(frozen=True)
+class GradientPart:
+    """The summed gradient of a chunk.
+
+    Attributes:
+        values: (n,), float32 or bfloat16.
+        on_device: Whether ``values`` is on the device.
+        pinned: Whether the device can copy it by itself.
+        written: After it, the values are there; None if they are there.
+    """
+
+    values: Tensor
+    on_device: bool
+    pinned: bool
+    written: Event | None
+
+
+@dataclass
+class _Parked:
+    """The sum of one bucket on the host."""
+
+    memory: Tensor
+    pinned: bool
+    dtype: torch.dtype
+    written: Event | None = None
+    read: Event | None = None
+
+    def values(self, numel: int) -> Tensor:
+        return self.memory[: numel * self.dtype.itemsize].view(self.dtype)
+
+
+@dataclass
+class _Passing:
+    """A bucket while its gradients appear."""
+
+    total: Tensor
+    lease: Lease | None
+    narrow: Tensor | None
+    arrived: Event | None
+    missing: set[str]
+
+
+class GradientSums:
+    """Takes gradients off the parameters during backward and sums them.
+
+    Several gradients are summed in float32 (or in bfloat16 on the host, when the placement says
+    so). A single gradient is kept as it is. With 16-bit or 8-bit moments, the finished float32 sum
+    is rounded once to bfloat16 on its way to the host: less than such moments keep of it.
+
+    Args:
+        engine: The run's memory.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._backend = engine.backend
+        self._order = [b.index for b in reversed(engine.buckets())]
+        self._buckets = {b.index: b for b in engine.buckets()}
+        self._bucket_of = {p.name: b for b in engine.buckets() for p in b.tensors}
+        self._places = {p.name: p for b in engine.buckets() for p in b.tensors}
+        self._resident: dict[int, Tensor] = {}
+        self._resident_read: dict[int, Event] = {}
+        self._parked: dict[int, _Parked] = {}
+        self._passing: dict[int, _Passing] = {}
+        self._allocate()
+        self._norms = torch.zeros(len(engine.parameters), dtype=torch.float32, device=engine.device)
+        position = {name: i for i, name in enumerate(engine.parameters)}
+        self._norm_places = {
+            b.index: torch.tensor([position[p.name] for p in b.tensors], device=engine.device)
+            for b in engine.buckets()
+        }
+        self._strays: list[Lease] = []
+        self._micro_step = 0
+        self._is_last = False
+        self._seen: list[int] = []
+        self._ahead: list[int] = []
+        self.on_finished: FinishedBucket | None = None
+        """When set, it receives the finished sums of each bucket of the last backward at once, and
+        they are kept nowhere."""
+        self._handles = [
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                partial(self._take, name)
+            )
+            for name, parameter in engine.parameters.items()
+        ]
+
+    def _allocate(self) -> None:
+        engine = self._engine
+        expected = sum(engine.sum_bytes(bucket) for bucket in engine.buckets())
+        for bucket in engine.buckets():
+            size = engine.sum_bytes(bucket)
+            if self._engine.is_parked(bucket):
+                block = engine.host.allocate(size, expected=expected)
+                self._parked[bucket.index] = _Parked(block.memory, block.pinned, engine.sum_dtype)
+            elif self._engine.is_resident(bucket):
+                self._resident[bucket.index] = torch.zeros(
+                    bucket.numel, dtype=engine.sum_dtype, device=engine.device
+                )
+
+    def begin(self, micro_step: int, *, is_last: bool) -> None:
+        """Get ready for the gradients of backward number ``micro_step`` of a step, from 0."""
+        self._micro_step = micro_step
+        self._is_last = is_last
+        self._order = self._seen if len(self._seen) == len(self._buckets) else self._order
+        self._seen = []
+        self._ahead = []
+        if micro_step > 0:
+            self._ahead = [index for index in self._order if index in self._parked]
+            self._fetch_ahead()
+
+    def end(self) -> None:
+        """Finish the backward that `begin` began; parameters without a gradient count as zero."""
+        for index in self._buckets:
+            if index not in self._seen:
+                passing = self._passing.get(index) or self._start(self._buckets[index])
+                for name in passing.missing:
+                    self._add(passing, self._places[name], None)
+                passing.missing.clear()
+                self._finish(self._buckets[index], passing)
+        self._drop_strays()
+
+    def _drop_strays(self) -> None:
+        """Free extra room; only after the copies from it, which another queue makes."""
+        for lease in self._strays:
+            if lease.released is not None:
+                self._backend.compute.wait(lease.released)
+        self._strays.clear()
+
+    def discard(self) -> None:
+        """Forget everything since the first `begin` of the step."""
+        for passing in self._passing.values():
+            self._await_arrival(passing)
+            if passing.lease is not None:
+                passing.lease.give_back(self._backend.compute.record())
+        self._passing.clear()
+        self._drop_strays()
+        self._seen, self._ahead = [], []
+
+    def put(self, gradients: Mapping[str, Tensor]) -> None:
+        """Take gradients from a mapping, as the only ones of a step.
+
+        Raises:
+            ValueError: if a name or shape is not that of a parameter.
+        """
+        self.begin(0, is_last=True)
+        for name, gradient in gradients.items():
+            place = self._places.get(name)
+            if place is None or place.shape != gradient.shape:
+                raise ValueError(f"{name}: there is no parameter of that name and shape")
+            self._add_gradient(name, gradient)
+        self.end()
+
+    def norm(self) -> Tensor:
+        """Return the L2 norm of the finished sums, as a 0-dim tensor on the device.
+
+        As torch.nn.utils.get_total_norm takes it: the norm of the norms of all tensors.
+        """
+        out = torch.empty((), dtype=torch.float32, device=self._engine.device)
+        self._backend.compute.run(lambda: torch.linalg.vector_norm(self._norms, out=out))
+        return out
+
+    def of(self, chunk: ChunkPlace, bucket: Bucket) -> GradientPart:
+        """Return the sum of a chunk, wherever it is."""
+        part = slice(chunk.start - bucket.start, chunk.end - bucket.start)
+        resident = self._resident.get(bucket.index)
+        if resident is not None:
+            return GradientPart(resident[part], on_device=True, pinned=True, written=None)
+        parked = self._parked[bucket.index]
+        values = parked.values(bucket.numel)[part]
+        return GradientPart(values, False, parked.pinned, parked.written)
+
+    def note_read(self, bucket: Bucket, event: Event) -> None:
+        """Keep a bucket's sum from being written before ``event``."""
+        if bucket.index in self._parked:
+            self._parked[bucket.index].read = event
+        else:
+            self._resident_read[bucket.index] = event
+
+    def bytes_on_host(self) -> int:
+        """Return the size of the sums in host memory."""
+        return sum(parked.memory.nbytes for parked in self._parked.values())
+
+    def bytes_on_device(self) -> int:
+        """Return the size of the sums on the device."""
+        return sum(resident.nbytes for resident in self._resident.values())
+
+    def close(self) -> None:
+        """Detach from the parameters."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _take(self, name: str, parameter: nn.Parameter) -> None:
+        gradient = parameter.grad
+        assert gradient is not None
+        parameter.grad = None
+        self._add_gradient(name, gradient)
+
+    def _add_gradient(self, name: str, gradient: Tensor) -> None:
+        bucket = self._bucket_of[name]
+        passing = self._passing.get(bucket.index) or self._start(bucket)
+        self._add(passing, self._places[name], gradient)
+        passing.missing.discard(name)
+        if not passing.missing:
+            self._finish(bucket, passing)
+
+    def _add(self, passing: _Passing, place: TensorPlace, gradient: Tensor | None) -> None:
+        bucket = self._bucket_of[place.name]
+        self._await_arrival(passing)
+        first = place.start - bucket.start
+        view = passing.total[first : first + place.numel].view(place.shape)
+        if self._micro_step > 0:
+            if gradient is not None:
+                self._backend.compute.run(lambda: view.add_(gradient))
+        elif gradient is None:
+            self._backend.compute.run(view.zero_)
+        else:
+            self._backend.compute.run(lambda: view.copy_(gradient))
+
+    def _await_arrival(self, passing: _Passing) -> None:
+        """Let the model's queue wait for a sum that comes from the host, once."""
+        if passing.arrived is None:
+            return
+        self._backend.compute.wait(passing.arrived)
+        passing.arrived = None
+        narrow, total = passing.narrow, passing.total
+        if narrow is not None:
+            self._backend.compute.run(lambda: total.copy_(narrow))
+
+    def _start(self, bucket: Bucket) -> _Passing:
+        """Make room for a bucket, and fetch the sum so far if there is one."""
+        names = {place.name for place in bucket.tensors}
+        resident = self._resident.get(bucket.index)
+        if resident is not None:
+            if bucket.index in self._resident_read:
+                self._backend.compute.wait(self._resident_read.pop(bucket.index))
+            passing = _Passing(resident, None, None, None, names)
+        else:
+            passing = self._passing_through(bucket, names)
+            if bucket.index in self._ahead:
+                self._ahead.remove(bucket.index)
+        self._passing[bucket.index] = passing
+        return passing
+
+    def _passing_through(
+        self, bucket: Bucket, names: set[str], lease: Lease | None = None
+    ) -> _Passing:
+        engine, queues = self._engine, self._backend
+        fetches = self._micro_step > 0
+        dtype = engine.sum_dtype
+        size = self._passing_bytes(bucket)
+        lease = lease or engine.ring.take(size)
+        if lease is None:
+            # Gradients of so many buckets at once were not foreseen; they get room of their own.
+            memory = torch.empty(size, dtype=torch.uint8, device=engine.device)
+            lease = Lease(memory=memory, start=0, end=size)
+            self._strays.append(lease)
+        lease.wait_on(queues.copy_in if fetches else queues.compute)
+        wide = bucket.numel * dtype.itemsize
+        total = lease.memory[:wide].view(dtype)
+        # Padding between tensors is never written by a gradient, and must not hold a NaN.
+        if not fetches:
+            self._clear_padding(bucket, total)
+            return _Passing(total, lease, None, None, names)
+        parked = self._parked[bucket.index]
+        source = parked.values(bucket.numel)
+        target = total
+        if source.dtype != dtype:
+            target = lease.memory[wide : wide + source.nbytes].view(source.dtype)
+        if parked.written is not None:
+            queues.copy_in.wait(parked.written)
+        engine.transfers.to_device(source, target, pinned=True)
+        arrived = queues.copy_in.record()
+        parked.read = arrived
+        return _Passing(total, lease, None if target is total else target, arrived, names)
+
+    def _clear_padding(self, bucket: Bucket, total: Tensor) -> None:
+        for place in bucket.tensors:
+            first, last = place.start + place.numel - bucket.start, place.end - bucket.start
+            if first < last:
+                self._backend.compute.run(total[first:last].zero_)
+
+    def _passing_bytes(self, bucket: Bucket) -> int:
+        return bucket.numel * (self._engine.sum_dtype.itemsize + self._engine.dtype.itemsize)
+
+    def _fetch_ahead(self) -> None:
+        """Fetch sums in the order in which backward will need them, as far as there is room."""
+        while self._ahead:
+            bucket = self._buckets[self._ahead[0]]
+            lease = self._engine.ring.take(self._passing_bytes(bucket))
+            if lease is None:
+                return
+            self._ahead.pop(0)
+            names = {place.name for place in bucket.tensors}
+            self._passing[bucket.index] = self._passing_through(bucket, names, lease)
+
+    def _finish(self, bucket: Bucket, passing: _Passing) -> None:
+        """Send a bucket on its way: all its gradients of this backward are in."""
+        self._await_arrival(passing)
+        if self._is_last:
+            self._measure(bucket, passing.total)
+        if self.on_finished is not None and self._is_last:
+            self.on_finished(bucket, passing.total)
+            if passing.lease is not None:
+                passing.lease.give_back(self._backend.update.record())
+        elif passing.lease is not None:
+            self._park(bucket, passing, passing.lease)
+        del self._passing[bucket.index]
+        self._seen.append(bucket.index)
+        self._fetch_ahead()
+
+    def _park(self, bucket: Bucket, passing: _Passing, lease: Lease) -> None:
+        queues, parked = self._backend, self._parked[bucket.index]
+        total = passing.total
+        parked.dtype = self._parked_dtype()
+        leaving = total
+        if parked.dtype != total.dtype:
+            wide = total.nbytes
+            size = bucket.numel * parked.dtype.itemsize
+            leaving = lease.memory[wide : wide + size].view(parked.dtype)
+            queues.compute.run(lambda: leaving.copy_(total))
+        queues.copy_out.wait(queues.compute.record())
+        if parked.read is not None:
+            queues.copy_out.wait(parked.read)
+        target = parked.values(bucket.numel)
+        self._engine.transfers.to_host(leaving, target, pinned=True)
+        parked.written = queues.copy_out.record()
+        lease.give_back(parked.written)
+
+    def _parked_dtype(self) -> torch.dtype:
+        """Return what a sum is parked in, now: no wider than it needs to be."""
+        engine = self._engine
+        if self._micro_step == 0 and engine.dtype == torch.bfloat16:
+            return engine.dtype  # a single gradient is one of these
+        if self._is_last and engine.moments != "float32" and engine.dtype == torch.bfloat16:
+            return torch.bfloat16
+        return engine.sum_dtype
+
+    def _measure(self, bucket: Bucket, total: Tensor) -> None:
+        views = []
+        for place in bucket.tensors:
+            first = place.start - bucket.start
+            views.append(total[first : first + place.numel].view(place.shape))
+        places = self._norm_places[bucket.index]
+
+        def measure() -> None:
+            norms = torch._foreach_norm(views, 2.0, dtype=torch.float32)
+            self._norms.index_copy_(0, places, torch.stack(list(norms)))
+
+        self._backend.compute.run(measure)
