@@ -63,7 +63,7 @@ class RavenAdamWRule:
         """Return how to keep each moment."""
         return {
             "exp_avg": first_moment_format(self.beta1, moments),
-            "exp_avg_sq": "uint16_sr" if moments == "16bit" else "float32",
+            "exp_avg_sq": "float32" if moments == "float32" else "uint16_sr",
         }
 
     def update(

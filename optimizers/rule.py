@@ -11,7 +11,10 @@ from torch import Tensor
 
 from optimizers.precision import StateFormat
 
-Moments = Literal["16bit", "float32"]
+Moments = Literal["8bit", "16bit", "float32"]
+
+FIRST_MOMENT_FORMATS: tuple[StateFormat, ...] = ("float32", "bfloat16")
+"""Formats for running means of gradients."""
 
 # Up to here a first moment in bfloat16 moves by over half a unit in the last place at every step.
 _SLOWEST_BFLOAT16_DECAY = 0.99
@@ -74,8 +77,8 @@ class UpdateRule(Protocol):
         """
         ...
 
-    def second_moment(self, states: Mapping[str, Tensor]) -> Tensor:
-        """Return the running mean of squared gradients, one value an element."""
+    def second_moment(self, states: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the running mean of squared gradients, one value an element; None if not kept."""
         ...
 
 
@@ -84,7 +87,7 @@ def first_moment_format(decay: float, moments: Moments) -> StateFormat:
 
     A very slow one stays in float32: in 16 bits, rounded to nearest, it would not move.
     """
-    if moments == "16bit" and decay <= _SLOWEST_BFLOAT16_DECAY:
+    if moments != "float32" and decay <= _SLOWEST_BFLOAT16_DECAY:
         return "bfloat16"
     return "float32"
 

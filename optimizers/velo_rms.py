@@ -63,7 +63,7 @@ class VeloRMSRule:
         """Return how to keep velocity and rms."""
         return {
             "velocity": first_moment_format(self.momentum, moments),
-            "rms": "uint16_sr" if moments == "16bit" else "float32",
+            "rms": "float32" if moments == "float32" else "uint16_sr",
         }
 
     def update(
