@@ -2,8 +2,8 @@
 
 A few slots on the device are shared by all streamed units. A unit's parameters point into a slot
 from just before its forward until nothing reads them any more; meanwhile the units that come next
-are copied into the other slots. Copies and computation are ordered by events alone, the host never
-waits.
+are copied into the other slots. Copies and computation are ordered by events alone; the host waits
+only for a unit that is needed at once while its update has not even begun.
 
 **When a slot may be overwritten.** Without recomputation, autograd would keep views of a slot from
 forward to backward, and overwriting the slot would give wrong gradients without any error. So a
@@ -19,7 +19,7 @@ a gradient appears for a unit that no longer holds a slot, which raises an error
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from optimizers.backend import Backend, Event
+from optimizers.backend import Backend, Event, Queue
 
 _STAGES = ("down_blocks", "mid_block", "up_blocks")
 _NUMBER = re.compile(r"(?<=\.)\d+")
@@ -80,13 +80,29 @@ class WeightStreamer:
         backend: The device's queues.
         slots: Units that are on the device at once. Two can overlap copies with computation; more
             even out units that compute faster than they are copied.
+        ready: Called with the name of a unit before its first load since it was invalidated;
+            returns the event after which its new weights are on the host, if there is anything to
+            wait for. It may keep the host waiting until that event exists.
+        is_issued: Whether ``ready`` would return at once. Units for which it would not are never
+            fetched ahead, only when they are called. If None, ``ready`` never keeps anyone waiting.
+        loads: The queue of the copies; ``copy_in`` if None. On a queue of their own they need not
+            come after all the copies of an optimizer pass that is under way, but then whoever
+            writes host weights must wait for `last_read`.
 
     Raises:
         ValueError: if ``units`` or ``slots`` cannot be streamed.
     """
 
     def __init__(
-        self, model: nn.Module, units: Sequence[HostUnit], backend: Backend, *, slots: int = 3
+        self,
+        model: nn.Module,
+        units: Sequence[HostUnit],
+        backend: Backend,
+        *,
+        slots: int = 3,
+        ready: Callable[[str], Event | None] | None = None,
+        is_issued: Callable[[str], bool] | None = None,
+        loads: Queue | None = None,
     ) -> None:
         if not units or slots < 1:
             raise ValueError("streaming needs at least one unit and one slot")
@@ -94,6 +110,7 @@ class WeightStreamer:
         if len(dtypes) != 1:
             raise ValueError(f"streamed units of different formats: {sorted(map(str, dtypes))}")
         self._backend = backend
+        self._loads = loads or backend.copy_in
         self._units = tuple(units)
         self._number = {unit.name: number for number, unit in enumerate(units)}
         self._parameters = [[model.get_parameter(name) for name in unit.views] for unit in units]
@@ -112,7 +129,9 @@ class WeightStreamer:
         self._slots = [_Slot(part, allocated) for part in memory]
         self._views: dict[tuple[int, int], list[Tensor]] = {}
         self._held: int | None = None
-        self._ready: dict[int, Event] = {}
+        self._ready = ready
+        self._is_issued = is_issued
+        self._stale: set[int] = set()
         self._read: dict[int, Event] = {}
         self._watched_task = -1
         self._handles: list[RemovableHandle] = []
@@ -126,8 +145,12 @@ class WeightStreamer:
         return sum(slot.memory.numel() * slot.memory.element_size() for slot in self._slots)
 
     def invalidate(self, unit: str) -> None:
-        """Load ``unit`` anew before its next use: its weights on the host have changed."""
+        """Load ``unit`` anew before its next use: its weights on the host change or have changed.
+
+        To be called before anything may be loaded again, so that no load takes old weights for new.
+        """
         number = self._number[unit]
+        self._stale.add(number)
         if self._held == number:
             self._release()
         for slot in self._slots:
@@ -139,11 +162,6 @@ class WeightStreamer:
         """Load every unit anew before its next use."""
         for unit in self._units:
             self.invalidate(unit.name)
-
-    def set_ready(self, unit: str, event: Event) -> None:
-        """Let loads of ``unit`` wait for ``event``, after which its new weights are on the host."""
-        self.invalidate(unit)
-        self._ready[self._number[unit]] = event
 
     def last_read(self, unit: str) -> Event | None:
         """Return the event after which no load reads the host weights of ``unit`` any more.
@@ -164,7 +182,7 @@ class WeightStreamer:
         self._handles.clear()
         self._release()
         # The slots' memory goes back to the allocator, which knows nothing of copies under way.
-        self._backend.compute.wait(self._backend.copy_in.record())
+        self._backend.compute.wait(self._loads.record())
         self._slots.clear()
         self._views.clear()
 
@@ -245,10 +263,16 @@ class WeightStreamer:
         wanted = list(dict.fromkeys(n for n in upcoming if n != held))[:num_wanted]
         keep = {*wanted} if held is None else {*wanted, held}
         for number in wanted:
-            if self._slot_of(number) is None:
+            if self._slot_of(number) is None and not self._would_wait(number):
                 slot = self._farthest(upcoming, keep)
                 assert slot is not None, "as many slots as units are wanted"
                 self._load(number, slot)
+
+    def _would_wait(self, number: int) -> bool:
+        """Return whether loading a unit now could keep the host waiting."""
+        if self._is_issued is None or number not in self._stale:
+            return False
+        return not self._is_issued(self._units[number].name)
 
     def _farthest(self, upcoming: Sequence[int], keep: set[int]) -> _Slot | None:
         """Return the slot whose unit is needed last, of those not in ``keep``."""
@@ -263,18 +287,25 @@ class WeightStreamer:
         return max(candidates, key=next_use, default=None)
 
     def _load(self, number: int, slot: _Slot) -> None:
-        queue = self._backend.copy_in
-        queue.wait(slot.free)
+        queue = self._loads
         weights = self._units[number].weights
-        ready = self._ready.pop(number, None)
+        ready = self._take_ready(number)
         if ready is not None:
             queue.wait(ready)  # once is enough: later loads come after this one
             if slot.memory.is_cuda and not weights.is_pinned():
                 ready.synchronize()  # the host itself reads ordinary memory, and at once
+        queue.wait(slot.free)
         target = slot.memory[: weights.numel()]
         queue.run(lambda: target.copy_(weights, non_blocking=True))
         slot.unit = number
         slot.loaded = self._read[number] = queue.record()
+
+    def _take_ready(self, number: int) -> Event | None:
+        if self._ready is None or number not in self._stale:
+            return None
+        ready = self._ready(self._units[number].name)
+        self._stale.discard(number)
+        return ready
 
     def _views_of(self, number: int, slot: _Slot) -> list[Tensor]:
         key = (number, self._slots.index(slot))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from aozora.memory.units import group_by_unit, is_transformer_block
 from aozora.memory.weight_streaming import WeightStreamer, forward_order
 from optimizers.backend import ImmediateBackend
-from tests.fakes import HABITS, LazyBackend
+from tests.fakes import HABITS, LazyBackend, LazyQueue
 
 NUM_BLOCKS = 7
 LR = 0.05
@@ -54,13 +55,21 @@ class Toy(nn.Module):
 
 
 class Sgd:
-    """Takes gradients in hooks and leaves none; steps weights where they live."""
+    """Takes gradients in hooks and leaves none; steps weights where they live.
 
-    def __init__(self, model, units=(), streamer=None, backend=None):
+    With a ``seed``, the pass over streamed units goes on while the next forward runs, as one in a
+    thread of its own would.
+    """
+
+    def __init__(self, model, units=(), backend=None, seed=None):
         self.gradients = {}
         self.parameters = dict(model.named_parameters())
-        self.units, self.streamer, self.backend = units, streamer, backend
+        self.units, self.backend = units, backend
         self.home = {name: unit for unit in units for name in unit.views}
+        self.streamer = None
+        self.pending = deque()
+        self.events = {}
+        self.chance = None if seed is None else random.Random(seed)
         for name, parameter in self.parameters.items():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(lambda p, n=name: self._take(n, p))
@@ -70,21 +79,57 @@ class Sgd:
         self.gradients[name] = self.gradients.get(name, 0) + gradient
 
     def step(self):
+        while self.pending:
+            self._issue()
         changes = {name: LR * gradient for name, gradient in self.gradients.items()}
         for name, change in changes.items():
             if name not in self.home:
                 self.parameters[name].data -= change
-        for unit in self.units:
-            mine = {name: change for name, change in changes.items() if name in unit.views}
-            # As the optimizer pass does: weights leave on `copy_out`, and no one waits for it.
-            queue = self.backend.copy_out
-            read = self.streamer.last_read(unit.name)
-            if read is not None:
-                queue.wait(read)
-            queue.run(lambda unit=unit, mine=mine: _subtract(unit, mine))
-            self.streamer.set_ready(unit.name, queue.record())
+        if self.streamer is not None:
+            self.streamer.invalidate_all()
+            self.events.clear()
+            self.pending.extend((unit, changes) for unit in self.units)
+        while self.pending and self.chance is None:
+            self._issue()
         self.gradients = {}
         return changes
+
+    def finish(self):
+        while self.pending:
+            self._issue()
+        if self.backend is not None:
+            self.backend.synchronize()
+
+    def ready(self, unit):
+        while unit not in self.events:
+            self._issue()
+        return self.events[unit]
+
+    def is_issued(self, unit):
+        if self.pending and self.chance.random() < 0.3:
+            self._issue()
+        return unit in self.events
+
+    def _issue(self):
+        unit, changes = self.pending.popleft()
+        # As the optimizer pass does: weights leave on `copy_out`, and no one waits for it.
+        queue = self.backend.copy_out
+        read = self.streamer.last_read(unit.name)
+        if read is not None:
+            queue.wait(read)
+        mine = {name: change for name, change in changes.items() if name in unit.views}
+        queue.run(lambda: _subtract(unit, mine))
+        self.events[unit.name] = queue.record()
+
+
+def _stream(model, units, backend, seed=None, **options):
+    """Return an optimizer and a streamer that know of each other."""
+    sgd = Sgd(model, units, backend, seed)
+    is_issued = None if seed is None else sgd.is_issued
+    sgd.streamer = WeightStreamer(
+        model, units, backend, ready=sgd.ready, is_issued=is_issued, **options
+    )
+    return sgd, sgd.streamer
 
 
 def _subtract(unit, changes):
@@ -107,11 +152,19 @@ def _assert_equal(found, expected):
     assert not different, different
 
 
+def _add_queue(backend):
+    queue = LazyQueue(backend, "loads", is_eager=False)
+    backend._queues.append(queue)
+    return queue
+
+
 def _watched(backend, streamer):
     if not isinstance(backend, LazyBackend):
         return nullcontext()
     for slot in streamer._slots:
         backend.watch(slot.memory)
+    for unit in streamer._units:
+        backend.watch(unit.weights)
     return backend.watched_compute()
 
 
@@ -155,19 +208,29 @@ def _train_toy(model, sgd, steps, *, shuffled=False):
     return seen
 
 
-def _compare_toy(move_to_host, backend, slots, *, steps=4, frozen=(), shuffled=False, moved=None):
+def _compare_toy(
+    move_to_host,
+    backend,
+    slots,
+    *,
+    steps=4,
+    frozen=(),
+    shuffled=False,
+    moved=None,
+    seed=None,
+    **more,
+):
     resident = _toy(frozen)
     expected = _train_toy(resident, Sgd(resident), steps, shuffled=shuffled)
     model = _toy(frozen)
     units = move_to_host(model, _blocks(), is_moved=moved or (lambda name: True))
-    streamer = WeightStreamer(model, units, backend, slots=slots)
+    sgd, streamer = _stream(model, units, backend, seed, slots=slots, **more)
     with _watched(backend, streamer):
-        found = _train_toy(model, Sgd(model, units, streamer, backend), steps, shuffled=shuffled)
-    backend.synchronize()
+        found = _train_toy(model, sgd, steps, shuffled=shuffled)
+        sgd.finish()
     assert len(found) == len(expected)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     _assert_equal(_weights(model, units), _weights(resident, ()))
-    return streamer
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 4, 9])
@@ -181,6 +244,65 @@ def test_copies_may_be_done_in_any_order_that_events_allow(move_to_host, slots, 
     for seed in range(3):
         backend = LazyBackend(seed, eager_compute=True, habit=habit)
         _compare_toy(move_to_host, backend, slots)
+
+
+@pytest.mark.parametrize("has_own_queue", [False, True])
+@pytest.mark.parametrize("slots", [1, 3])
+def test_the_next_forward_may_begin_while_weights_are_updated(move_to_host, slots, has_own_queue):
+    for seed in range(6):
+        backend = LazyBackend(seed, eager_compute=True)
+        loads = _add_queue(backend) if has_own_queue else None
+        _compare_toy(move_to_host, backend, slots, seed=seed, loads=loads)
+
+
+@pytest.mark.parametrize("slots", [2, 3, NUM_BLOCKS])
+def test_only_a_unit_that_is_called_waits_for_its_update_to_begin(move_to_host, slots):
+    model = _toy()
+    units = move_to_host(model, _blocks())
+    backend = ImmediateBackend(torch.device("cpu"))
+    called, awaited, issued = [], [], set()
+    for name in _blocks():
+        module = model.get_submodule(name)
+        module.register_forward_pre_hook(lambda *_, n=name: called.append(n))
+
+    def ready(unit):
+        if unit not in issued:
+            assert called[-1] == unit, f"fetching {unit} ahead kept {called[-1]} waiting"
+            issued.update(_blocks()[: _blocks().index(unit) + 2])
+        awaited.append(unit)
+
+    streamer = WeightStreamer(
+        model, units, backend, slots=slots, ready=ready, is_issued=lambda unit: unit in issued
+    )
+    for _ in range(2):
+        called.clear()
+        awaited.clear()
+        issued.clear()
+        streamer.invalidate_all()
+        streamer.prefetch()
+        assert not awaited
+        model(_input(0)).sum().backward()
+        assert sorted(awaited) == _blocks(), "once for each unit, however often it is loaded"
+
+
+def test_an_update_that_failed_is_reported_by_whoever_needs_it(move_to_host):
+    model = _toy()
+
+    def ready(unit):
+        raise ArithmeticError("the pass failed")
+
+    streamer = WeightStreamer(
+        model,
+        move_to_host(model, _blocks()),
+        ImmediateBackend(torch.device("cpu")),
+        ready=ready,
+        is_issued=lambda unit: False,
+    )
+    model(_input(0)).sum().backward()
+    streamer.invalidate("blocks.4")
+    for _ in range(2):
+        with pytest.raises(ArithmeticError, match="the pass failed"):
+            model(_input(0))
 
 
 @pytest.mark.parametrize("slots", [2, 3])
@@ -252,7 +374,6 @@ def test_a_changed_unit_is_loaded_anew_only_when_invalidated(move_to_host):
         streamer.invalidate_all()
         after = model(_input(0))
         halved = _toy()
-        halved.blocks[3].requires_grad_(False)
         for parameter in halved.blocks[3].parameters():
             parameter.mul_(0.5)
         assert torch.equal(once, halved(_input(0)))
@@ -280,7 +401,6 @@ def test_no_unit_is_loaded_more_often_than_its_slots_demand(move_to_host, slots)
     backend = ImmediateBackend(torch.device("cpu"))
     backend.copy_in = CountingQueue(backend.copy_in)
     streamer = WeightStreamer(model, move_to_host(model, _blocks()), backend, slots=slots)
-    sgd = Sgd(model)
     for k in range(3):
         before = backend.copy_in.runs
         model(_input(k)).square().mean().backward()
@@ -288,7 +408,6 @@ def test_no_unit_is_loaded_more_often_than_its_slots_demand(move_to_host, slots)
         expected = 2 * (NUM_BLOCKS - slots) + (slots if k == 0 else 0)
         assert backend.copy_in.runs - before == expected
     assert streamer.device_bytes == slots * max(u.weights.nbytes for u in streamer._units)
-    assert sgd.gradients
 
 
 def test_next_unit_is_under_way_while_one_computes(move_to_host):
@@ -409,10 +528,10 @@ def test_a_streamed_unet_trains_to_the_same_bits(make_unet, run_unet, move_to_ho
     unet = prepared()
     units = move_to_host(unet, _unet_blocks(unet), is_moved=lambda n: ".norm" not in n)
     backend = LazyBackend(slots, eager_compute=True)
-    streamer = WeightStreamer(unet, units, backend, slots=slots)
+    sgd, streamer = _stream(unet, units, backend, slots=slots)
     with _watched(backend, streamer):
-        found = _train_unet(unet, Sgd(unet, units, streamer, backend), run_unet, 20)
-    backend.synchronize()
+        found = _train_unet(unet, sgd, run_unet, 20)
+        sgd.finish()
     assert len(found) == len(expected)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     _assert_equal(_weights(unet, units), _weights(resident, ()))
