@@ -1,0 +1,47 @@
+"""The one thread the window knows of: whatever runs the engine, these are its signals."""
+
+from __future__ import annotations
+
+import traceback
+
+from PySide6.QtCore import QObject, QThread, Signal
+
+from aozora.events import Event
+from gui.engine.bodies import EngineBody
+from gui.engine.mailbox import LogLine, Mailbox
+from gui.engine.states import EngineEnded
+
+
+class EngineThread(QThread):
+    """Runs one `EngineBody` and fills a `Mailbox`.
+
+    Signals:
+        arrived(): the mailbox was empty and is not any more.
+        ended(EngineEnded): the body is through; nothing comes after it.
+    """
+
+    arrived = Signal()
+    ended = Signal(object)
+
+    def __init__(self, body: EngineBody, mailbox: Mailbox, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._body = body
+        self._mailbox = mailbox
+
+    def run(self) -> None:
+        """Run the body; called by Qt in the new thread."""
+        end = EngineEnded(message="the engine's thread broke off")
+        try:
+            end = self._body.run(self._post)
+        except Exception as error:  # noqa: BLE001 - the thread's end: a bug is shown, not swallowed
+            end = EngineEnded(
+                message=f"{type(error).__name__}: {error}",
+                hint="this is a bug in Aozora; please report it",
+                output=traceback.format_exc(),
+            )
+        finally:
+            self.ended.emit(end)
+
+    def _post(self, item: Event | LogLine) -> None:
+        if self._mailbox.put(item):
+            self.arrived.emit()
