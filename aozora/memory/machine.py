@@ -1,0 +1,275 @@
+"""What this computer can do: its memory, and how fast it computes and copies, measured once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from aozora.runtime import cache_folder, write_json_atomic
+from optimizers.host_memory import register
+
+log = logging.getLogger(__name__)
+
+# Windows lets no more than about half of main memory be page-locked, and needs some for itself.
+_PIN_SHARE = 0.40 if sys.platform == "win32" else 0.70
+_COPY_BYTES = 128 * 2**20
+_MATRIX_SIDE = 4096
+_SECONDS_A_RATE = 0.25
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Speeds that belong to the hardware.
+
+    Attributes:
+        to_device: Bytes a second from page-locked memory to the device, alone.
+        to_host: The other way, alone.
+        duplex: Each way, when both go at once.
+        memcpy: Bytes a second the host copies within main memory with one thread.
+        flops: Floating-point operations a second of a large matrix product in the run's format.
+    """
+
+    to_device: float
+    to_host: float
+    duplex: float
+    memcpy: float
+    flops: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A computer as the planner sees it; sizes in bytes.
+
+    Attributes:
+        device: Name of the card; empty for the processor.
+        vram_total: Memory of the card; 0 for the processor.
+        vram_free: What nobody else uses of it; this process's own context counts as free.
+        context_bytes: What CUDA itself takes of it in this process.
+        ram_total: Main memory.
+        ram_free: What nobody else uses of it, with what can be freed at once.
+        pin_limit: Most main memory to page-lock unless the settings say otherwise.
+        rates: How fast it is.
+    """
+
+    device: str
+    vram_total: int
+    vram_free: int
+    context_bytes: int
+    ram_total: int
+    ram_free: int
+    pin_limit: int
+    rates: Rates
+
+    @property
+    def has_card(self) -> bool:
+        """Whether there is a card with memory of its own."""
+        return self.vram_total > 0
+
+
+def measure(device: torch.device, *, cache: Path | None = None) -> Machine:
+    """Return what ``device`` and this computer are.
+
+    Rates are measured in about two seconds and kept in a file, by card, driver and torch version;
+    free memory is looked at each time. On the processor nothing is copied, so there are no copies
+    to measure.
+
+    Args:
+        device: Where the model will run.
+        cache: The file; that of this user if None.
+    """
+    memory = psutil.virtual_memory()
+    name, free, total = "", 0, 0
+    if device.type == "cuda":
+        name = torch.cuda.get_device_properties(device).name
+        free, total = _card_memory(device)
+    rates = _known_rates(device, cache or cache_folder() / "machine.json")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # the run's memory begins clean
+    return Machine(
+        device=name,
+        vram_total=total,
+        vram_free=free,
+        context_bytes=USUAL_CONTEXT_BYTES if total else 0,
+        ram_total=memory.total,
+        ram_free=memory.available + psutil.Process().memory_info().rss,
+        pin_limit=int(_PIN_SHARE * memory.total),
+        rates=rates,
+    )
+
+
+def _card_memory(device: torch.device) -> tuple[int, int]:
+    """Return what is free on a card, this process aside, and what it has."""
+    torch.zeros(1, device=device)  # the context exists from here on
+    free, total = torch.cuda.mem_get_info(device)
+    # The driver does not tell what a context takes, so the usual size is assumed.
+    own = torch.cuda.memory_reserved(device) + USUAL_CONTEXT_BYTES
+    return min(free + own, total), total
+
+
+USUAL_CONTEXT_BYTES = 520 * 2**20
+"""What CUDA takes on a card for one process; 0.51 GiB were measured on a Hopper card."""
+
+
+def _known_rates(device: torch.device, cache: Path) -> Rates:
+    key = _key(device)
+    found = _read_cache(cache)
+    try:
+        return Rates(**found[key])
+    except KeyError:
+        pass
+    except TypeError:
+        log.warning("Ignored the measured speeds in %s: they are not what was expected", cache)
+    rates = _measure_rates(device)
+    try:
+        write_json_atomic(cache, {**found, key: asdict(rates)}, sync=False)
+    except OSError as error:
+        log.warning("Could not keep the measured speeds in %s: %s", cache, error)
+    return rates
+
+
+def _read_cache(cache: Path) -> dict[str, Any]:
+    """Return what was measured before, by key; nothing if that cannot be read."""
+    try:
+        found = json.loads(cache.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        log.warning("Speeds are measured again: %s cannot be read: %s", cache, error)
+        return {}
+    if not isinstance(found, dict):
+        log.warning("Speeds are measured again: %s is not what was expected", cache)
+        return {}
+    return {key: value for key, value in found.items() if _are_rates(value)}
+
+
+def _are_rates(value: Any) -> bool:
+    names = {field.name for field in fields(Rates)}
+    return (
+        isinstance(value, dict)
+        and set(value) == names
+        and all(isinstance(v, (int, float)) and v > 0 for v in value.values())
+    )
+
+
+def _key(device: torch.device) -> str:
+    """Return what the rates depend on, as the key of the cache."""
+    parts = [f"{_FORMAT}", torch.__version__]
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        parts += [properties.name, str(properties.total_memory), _driver()]
+    else:
+        parts += ["cpu", str(torch.get_num_threads())]
+    return " ".join(parts)
+
+
+def _driver() -> str:
+    """Return the version of the CUDA driver."""
+    version = getattr(torch._C, "_cuda_getDriverVersion", None)
+    return str(version()) if version is not None else ""
+
+
+def _measure_rates(device: torch.device) -> Rates:
+    memcpy = _memcpy_rate()
+    if device.type != "cuda":
+        flops = _matmul_rate(device, torch.float32, 512)
+        return Rates(to_device=memcpy, to_host=memcpy, duplex=memcpy, memcpy=memcpy, flops=flops)
+    major, _ = torch.cuda.get_device_capability(device)
+    dtype = torch.bfloat16 if major >= 8 else torch.float16
+    flops = _matmul_rate(device, dtype, _MATRIX_SIDE)
+    to_device, to_host, duplex = _link_rates(device)
+    return Rates(to_device=to_device, to_host=to_host, duplex=duplex, memcpy=memcpy, flops=flops)
+
+
+def rate_of(
+    work: Callable[[], object],
+    amount: float,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    seconds: float = _SECONDS_A_RATE,
+) -> float:
+    """Return how much of ``amount`` is done a second: the best of as many runs as fit.
+
+    Args:
+        work: Does ``amount`` of it, and returns when that is done. The first run is not counted.
+        amount: Bytes, operations.
+        clock: Seconds since some time.
+        seconds: How long to go on.
+    """
+    work()
+    best = 0.0
+    end = clock() + seconds
+    while True:
+        begin = clock()
+        work()
+        now = clock()
+        best = max(best, amount / max(now - begin, 1e-9))
+        if now >= end:
+            return best
+
+
+def _memcpy_rate() -> float:
+    source = torch.ones(_COPY_BYTES, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    return rate_of(lambda: target.copy_(source), source.nbytes)
+
+
+def _matmul_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    b = torch.randn(side, side, device=device, dtype=dtype)
+    out = torch.empty_like(a)
+    repeats = 4 if device.type == "cuda" else 1
+
+    def work() -> None:
+        for _ in range(repeats):
+            torch.mm(a, b, out=out)
+        _wait(device)
+
+    return rate_of(work, repeats * 2.0 * side**3)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _link_rates(device: torch.device) -> tuple[float, float, float]:
+    """Return bytes a second to the device, to the host, and each way when both go at once."""
+    host = [torch.zeros(_COPY_BYTES, dtype=torch.uint8) for _ in range(2)]
+    pinned = [memory for memory in host if not register(memory)]
+    card = [torch.empty(_COPY_BYTES, dtype=torch.uint8, device=device) for _ in range(2)]
+    streams = [torch.cuda.Stream(device) for _ in range(2)]  # type: ignore[no-untyped-call]
+
+    def copy(number: int, target: Tensor, source: Tensor) -> None:
+        with torch.cuda.stream(streams[number]):
+            target.copy_(source, non_blocking=True)
+
+    def both() -> None:
+        copy(0, card[0], host[0])
+        copy(1, host[1], card[1])
+        _wait(device)
+
+    def one(number: int, target: Tensor, source: Tensor) -> None:
+        copy(number, target, source)
+        _wait(device)
+
+    try:
+        _wait(device)
+        to_device = rate_of(lambda: one(0, card[0], host[0]), _COPY_BYTES)
+        to_host = rate_of(lambda: one(1, host[1], card[1]), _COPY_BYTES)
+        duplex = rate_of(both, _COPY_BYTES)
+    finally:
+        _wait(device)
+        for memory in pinned:
+            torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())  # type: ignore[no-untyped-call]
+    return to_device, to_host, duplex

@@ -1,0 +1,334 @@
+"""What goes where, so that a run fits the card and main memory and is as fast as it can be.
+
+Every arrangement worth considering is forecast, and the fastest that fits is taken. None of them
+changes a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from aozora.config.choices.optimizers import Adafactor
+from aozora.config.schema import TrainConfig
+from aozora.config.sections import Precision
+from aozora.errors import Problem
+from aozora.memory.accounting import (
+    COEFFICIENTS,
+    GIB,
+    GradientPlace,
+    RunSizes,
+    SumFormat,
+    UNetFacts,
+    sizes_of,
+)
+from aozora.memory.forecast import Choice, Forecaster, MemoryForecast
+from aozora.memory.machine import Machine
+from optimizers.placement import RING_BYTES, Placement
+from optimizers.rule import Moments
+
+_DTYPES: dict[Precision, torch.dtype] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+_SLOTS = 3
+_FEWEST_SLOTS = 2
+# A record on the device costs its bytes and what is lost between blocks.
+_RECORD_COST = 1.03
+# Of arrangements that take about as long, the simplest is taken: the estimate is no better.
+_SAME_SECONDS = 1.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """What goes where, and what that comes to.
+
+    Attributes:
+        streamed_units: Transformer blocks whose weights wait in main memory, in forward's order.
+        slots: How many of them are on the device at once; 0 if none is streamed.
+        gradients: Where sums of gradients wait for the optimizer; "nowhere" when each is used at
+            once.
+        sum_format: What gradients are summed in on the host.
+        states_on_device_bytes: Records stay on the device up to that many bytes.
+        ring_bytes: Device memory through which everything passes.
+        recompute_budget_bytes: Activations that may be stored beyond those of full recomputation.
+        pinned_bytes: Most main memory to page-lock.
+        predicted: What it comes to.
+        sentence: The plan in plain words.
+        shortfalls: What does not fit, and what to do; empty when all does.
+    """
+
+    streamed_units: tuple[str, ...]
+    slots: int
+    gradients: GradientPlace
+    sum_format: SumFormat
+    states_on_device_bytes: int
+    ring_bytes: int
+    recompute_budget_bytes: int
+    pinned_bytes: int
+    predicted: MemoryForecast
+    sentence: str
+    shortfalls: tuple[Problem, ...] = ()
+
+    def placement(self, units: Mapping[str, str]) -> Placement:
+        """Return the plan as the memory engine takes it.
+
+        Slots and recomputation are not the engine's: whoever builds the model takes them from here.
+
+        Args:
+            units: Unit of each parameter by name, as `aozora.memory.units.unit_of` gives it.
+        """
+        return Placement(
+            units=units,
+            streamed=frozenset(self.streamed_units),
+            gradients=self.gradients,
+            sums=self.sum_format,
+            device_record_bytes=self.states_on_device_bytes,
+            ring_bytes=self.ring_bytes,
+            pin_bytes=self.pinned_bytes,
+        )
+
+
+def plan_memory(config: TrainConfig, facts: UNetFacts, machine: Machine) -> MemoryPlan:
+    """Return the fastest arrangement that fits, or the smallest if none does.
+
+    Args:
+        config: `memory` says what may be used and what is decided already.
+        facts: Of the model and what is trained of it.
+        machine: What there is.
+    """
+    sizes = sizes_for(config, facts)
+    limits = limits_of(config, machine)
+    forecaster = Forecaster(sizes, facts, config.training, machine, limits.pinned)
+    filled = [
+        _fill(choice, config, forecaster, limits) for choice in _choices(config, sizes, machine)
+    ]
+    forecasts = [(choice, forecaster.forecast(choice)) for choice in filled]
+    fitting = [pair for pair in forecasts if limits.hold(pair[1])]
+    if fitting:
+        fastest = min(forecast.seconds for _, forecast in fitting)
+        choice, predicted = next(
+            pair for pair in fitting if pair[1].seconds <= fastest * _SAME_SECONDS
+        )
+    else:
+        choice, predicted = min(forecasts, key=lambda pair: limits.excess(pair[1]))
+    ordered = tuple(unit.name for unit in sizes.blocks if unit.name in choice.streamed)
+    return MemoryPlan(
+        streamed_units=ordered,
+        slots=choice.slots,
+        gradients=choice.gradients,
+        sum_format=config.memory.sum_format,
+        states_on_device_bytes=choice.device_records,
+        ring_bytes=choice.ring,
+        recompute_budget_bytes=choice.stored,
+        pinned_bytes=limits.pinned,
+        predicted=predicted,
+        sentence=_sentence(choice, predicted, sizes, forecaster, limits, machine),
+        shortfalls=_shortfalls(predicted, limits),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The most a run may take, in bytes.
+
+    Attributes:
+        vram: Of the card; 0 when there is none.
+        ram: Of main memory, by the whole process.
+        pinned: Of main memory, page-locked.
+    """
+
+    vram: int
+    ram: int
+    pinned: int
+
+    def hold(self, forecast: MemoryForecast) -> bool:
+        """Return whether a forecast stays within them."""
+        return self.excess(forecast) <= 0
+
+    def excess(self, forecast: MemoryForecast) -> int:
+        """Return by how many bytes a forecast goes beyond them, at most 0 if it does not."""
+        over = [forecast.ram - self.ram]
+        if self.vram:
+            over.append(forecast.vram - self.vram)
+        return sum(value for value in over if value > 0) or max(over)
+
+
+def limits_of(config: TrainConfig, machine: Machine) -> Limits:
+    """Return what the settings and the computer allow."""
+    section = config.memory
+    vram = machine.vram_free
+    if section.vram_limit and machine.has_card:
+        vram = min(vram, int(section.vram_limit * GIB))
+    vram -= int(vram * COEFFICIENTS.margin_share)
+    ram = machine.ram_free
+    if section.ram_limit:
+        ram = min(ram, int(section.ram_limit * GIB))
+    pinned = int(section.pinned_limit * GIB) if section.pinned_limit else machine.pin_limit
+    return Limits(vram=vram, ram=ram, pinned=min(pinned, ram) if machine.has_card else 0)
+
+
+def sizes_for(config: TrainConfig, facts: UNetFacts) -> RunSizes:
+    """Return the sizes of everything that is laid out in a run of ``config``."""
+    return sizes_of(
+        facts,
+        _DTYPES[config.training.precision],
+        moments_of(config),
+        micro_steps=config.training.accumulation_steps,
+        sums=config.memory.sum_format,
+    )
+
+
+def moments_of(config: TrainConfig) -> Moments:
+    """Return how the states of the chosen optimizer are kept."""
+    options = config.optimizer
+    return "float32" if isinstance(options, Adafactor) else options.moments
+
+
+def _choices(config: TrainConfig, sizes: RunSizes, machine: Machine) -> Iterator[Choice]:
+    """Yield arrangements, simple ones first; how spare memory is spent is added by `_fill`."""
+    section = config.memory
+    counts: Sequence[int] = range(len(sizes.blocks) + 1)
+    if section.weights == "resident" or not (machine.has_card or section.weights == "streamed"):
+        counts = [0]
+    elif section.weights == "streamed":
+        counts = [len(sizes.blocks)]
+    elif section.recompute == "none":
+        counts = [0]  # a streamed block is always computed twice
+    for count in counts:
+        streamed = frozenset(_spread(sizes, count))
+        for gradients in _gradient_places(config, machine):
+            yield Choice(
+                streamed=streamed,
+                slots=min(_SLOTS, count),
+                gradients=gradients,
+                ring=RING_BYTES if machine.has_card else 0,
+            )
+            if count > _FEWEST_SLOTS:
+                yield Choice(streamed=streamed, slots=_FEWEST_SLOTS, gradients=gradients, ring=0)
+
+
+def _gradient_places(config: TrainConfig, machine: Machine) -> Sequence[GradientPlace]:
+    if config.memory.clip_by_last_norm:
+        return ("nowhere",)
+    if config.memory.gradients != "auto":
+        return (config.memory.gradients,)
+    return ("host", "device") if machine.has_card else ("device",)
+
+
+def _spread(sizes: RunSizes, count: int) -> list[str]:
+    """Return ``count`` blocks to stream: the largest first, and spread out.
+
+    So the copies of one overlap with the computation of those that stay.
+    """
+    chosen: list[str] = []
+    for size in sorted({unit.streamed for unit in sizes.blocks}, reverse=True):
+        alike = [unit.name for unit in sizes.blocks if unit.streamed == size]
+        take = min(count - len(chosen), len(alike))
+        chosen += [alike[number * len(alike) // take] for number in range(take)]
+    return chosen
+
+
+def _fill(choice: Choice, config: TrainConfig, forecaster: Forecaster, limits: Limits) -> Choice:
+    """Spend what ``choice`` leaves of the card: on stored activations, then on records."""
+    section, sizes = config.memory, forecaster.sizes
+    streamed = sum(unit.streamed for unit in sizes.blocks if unit.name in choice.streamed)
+    storable = forecaster.storable(streamed)
+    records = sizes.record_bytes
+    if section.recompute == "none":
+        choice = replace(choice, stored=storable)
+    if section.states == "device":
+        choice = replace(choice, device_records=records)
+    if not limits.vram:
+        return replace(choice, stored=storable if section.recompute != "all" else 0)
+    forecast = forecaster.forecast(choice)
+    spare = limits.vram - forecast.vram
+    if section.states == "auto":
+        # Main memory comes first: without it nothing works at all.
+        needed = min(max(forecast.ram - limits.ram, 0) * 101 // 100, records, max(spare, 0))
+        choice = replace(choice, device_records=needed)
+        spare -= needed
+    if section.recompute == "auto" and spare > 0:
+        stored = min(int(spare / forecaster.cost_of_stored), storable)
+        choice = replace(choice, stored=stored)
+        spare -= int(stored * forecaster.cost_of_stored)
+    if section.states == "auto" and spare > 0:
+        more = min(choice.device_records + int(spare / _RECORD_COST), records)
+        choice = replace(choice, device_records=more)
+    return choice
+
+
+def _shortfalls(forecast: MemoryForecast, limits: Limits) -> tuple[Problem, ...]:
+    found = []
+    if limits.vram and forecast.vram > limits.vram:
+        found.append(
+            Problem(
+                "memory.vram_limit",
+                f"the run needs {_gib(forecast.vram)} GiB of graphics memory and may use"
+                f" {_gib(limits.vram)}",
+                "lower training.batch_size or buckets.resolution, set memory.sum_format to"
+                " bfloat16, leave memory.weights, recompute, gradients and states at auto, or train"
+                " fewer layers",
+            )
+        )
+    if forecast.ram > limits.ram:
+        found.append(
+            Problem(
+                "memory.ram_limit",
+                f"the run needs {_gib(forecast.ram)} GiB of main memory and may use"
+                f" {_gib(limits.ram)}",
+                "set optimizer.moments to 8bit or memory.sum_format to bfloat16, or train fewer"
+                " layers",
+            )
+        )
+    return tuple(found)
+
+
+def _sentence(
+    choice: Choice,
+    forecast: MemoryForecast,
+    sizes: RunSizes,
+    forecaster: Forecaster,
+    limits: Limits,
+    machine: Machine,
+) -> str:
+    """Return the plan in plain words."""
+    if not machine.has_card:
+        return (
+            f"Trains {sizes.trained / 1e6:,.0f} million weights on the processor in about"
+            f" {_gib(forecast.ram)} GiB of main memory."
+        )
+    parts = [
+        f"Trains {sizes.trained / 1e6:,.0f} million weights in about {_gib(forecast.vram)} of"
+        f" {_gib(limits.vram)} GiB of graphics memory and {_gib(forecast.ram)} of"
+        f" {_gib(limits.ram)} GiB of main memory, {_gib(forecast.pinned)} of it page-locked."
+    ]
+    if choice.streamed:
+        parts.append(f"{len(choice.streamed)} of {len(sizes.blocks)} blocks are streamed.")
+    share = choice.stored / max(forecaster.storable(0), 1)
+    parts.append(
+        "Nothing is computed twice."
+        if share > 0.995
+        else f"{1 - share:.0%} of what can be is computed twice."
+    )
+    parts.append(_gradient_words(choice))
+    if sizes.record_bytes:
+        kept = min(choice.device_records / sizes.record_bytes, 1.0)
+        parts.append(f"{kept:.0%} of the optimizer's states stay on the card.")
+    parts.append(f"About {forecast.seconds:.2g} s a step.")
+    return " ".join(parts)
+
+
+def _gradient_words(choice: Choice) -> str:
+    return {
+        "device": "Gradients wait on the card.",
+        "host": "Gradients wait in main memory.",
+        "nowhere": "Gradients are used as they appear.",
+    }[choice.gradients]
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.1f}"
