@@ -2,6 +2,13 @@
 
 Everything here happens in the window's thread. The engine's thread only fills a mailbox, which is
 emptied at most about ten times a second, so that any stream of events costs the window the same.
+
+The pages that show it are built as ``Page(document, host, parent)``: `gui.pages.run.RunPage`,
+`gui.pages.samples.SamplesPage`, `gui.pages.runs.RunsPage`, `gui.pages.console.ConsolePage`. They
+import pyqtgraph when first shown, not before. `gui.engine.desktop.DesktopLink(host, window)` keeps
+the computer awake, shows progress in the taskbar and notifies at the end.
+`gui.engine.leaving.may_close(host, window)` is the close-while-running dialog.
+`gui.engine.resume_wizard.ResumeWizard(document, host, state_path, parent)` is the resume dialog.
 """
 
 from __future__ import annotations
