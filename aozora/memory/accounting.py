@@ -129,7 +129,7 @@ class RunSizes:
         units: Units with large trained tensors, and transformer blocks, in the engine's order.
         small_flat: Weights of the unit of small tensors.
         small_records: Its records.
-        small_sums: Its gradient sums.
+        small_elements: Elements of its gradient sums.
         frozen: Frozen parameters outside the units' runs, each with its size, by unit.
         sum_itemsize: Bytes of a summed gradient by where it waits.
         scratch: Work space of the update.
@@ -141,7 +141,7 @@ class RunSizes:
     units: tuple[UnitSize, ...]
     small_flat: int
     small_records: int
-    small_sums: int
+    small_elements: int
     frozen: tuple[tuple[str, int, bool], ...]
     sum_itemsize: Mapping[GradientPlace, int]
     scratch: int
@@ -169,6 +169,20 @@ class RunSizes:
             return 0
         width = self.sum_itemsize[place]
         return sum(sum(unit.buckets) for unit in self.units) * width
+
+    def small_sums(self, place: GradientPlace) -> int:
+        """Return the sums of small tensors' gradients; on the device, but as wide as the others."""
+        return self.small_elements * self.sum_itemsize[place]
+
+    def records_on_device(self, room: int) -> list[int]:
+        """Return the records that stay on the device: the last ones that fit ``room`` bytes."""
+        found = []
+        for unit in reversed(self.units):
+            for size in reversed(unit.records):
+                if size <= room:
+                    room -= size
+                    found.append(size)
+        return found
 
     def weight_bytes(self, streamed: Collection[str]) -> tuple[int, ...]:
         """Return the sizes of all weights on the device, but for the slots of streamed ones."""
@@ -245,7 +259,7 @@ def sizes_of(
         units=tuple(measure.unit(unit) for unit in units if not unit.is_small),
         small_flat=small.numel * dtype.itemsize if small else 0,
         small_records=sum(measure.records(small)) if small else 0,
-        small_sums=small.numel * widths["device"] if small else 0,
+        small_elements=small.numel if small else 0,
         frozen=tuple(loose),
         sum_itemsize=widths,
         scratch=measure.scratch(units),

@@ -143,8 +143,8 @@ class Forecaster:
         )
         weights = [*sizes.weight_bytes(choice.streamed)]
         slots = [slot] * min(choice.slots, len(choice.streamed))
-        records = [sizes.small_records, *self._records_on_device(choice)]
-        sums = [sizes.small_sums]
+        records = [sizes.small_records, *sizes.records_on_device(choice.device_records)]
+        sums = [sizes.small_sums(choice.gradients)]
         if choice.gradients == "device":
             width = sizes.sum_itemsize["device"]
             sums += [numel * width for unit in sizes.units for numel in unit.buckets]
@@ -169,18 +169,6 @@ class Forecaster:
             parts.append(("lost between blocks", rounding + slack))
         return tuple((name, size) for name, size in parts if size)
 
-    def _records_on_device(self, choice: Choice) -> list[int]:
-        """Return the records that stay on the device: the last ones that fit, as the store does."""
-        room, found = choice.device_records, []
-        if not room:
-            return []
-        for unit in reversed(self.sizes.units):
-            for size in reversed(unit.records):
-                if size <= room:
-                    room -= size
-                    found.append(size)
-        return found
-
     def _host_blocks(self, choice: Choice) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Return the blocks of host memory in the order in which they are allocated."""
         sizes = self.sizes
@@ -189,7 +177,7 @@ class Forecaster:
         if choice.gradients == "host":
             width = sizes.sum_itemsize["host"]
             sums = tuple(numel * width for unit in sizes.units for numel in unit.buckets)
-        kept = sorted(self._records_on_device(choice))
+        kept = sorted(sizes.records_on_device(choice.device_records))
         records = [size for unit in sizes.units for size in unit.records]
         for size in kept:
             records.remove(size)
@@ -267,7 +255,8 @@ class Forecaster:
         return down / rate, up / (rates.duplex * self._known.link_share)
 
     def _records_off_device(self, choice: Choice) -> int:
-        return self.sizes.record_bytes - sum(self._records_on_device(choice))
+        kept = self.sizes.records_on_device(choice.device_records)
+        return self.sizes.record_bytes - sum(kept)
 
     def _update_seconds(self, choice: Choice, pinned: int) -> float:
         if choice.gradients == "nowhere":
