@@ -25,6 +25,7 @@ from gui.history import History
 from gui.settings_tree import (
     Overlay,
     changed_paths,
+    default_at,
     effective,
     only,
     value_at,
@@ -80,6 +81,7 @@ class Document(QObject):
         self._history: History[dict[str, Any]] = History.starting_with({})
         self._origin = Origin()
         self._reference: dict[str, Any] = {}
+        self._reference_values = effective({})
         self._gesture = 0
         self._gestures = 0
         self._before_gesture: History[dict[str, Any]] | None = None
@@ -102,7 +104,7 @@ class Document(QObject):
         Raises:
             KeyError: as `value`.
         """
-        return copy.deepcopy(value_at(effective(self._kinds_only(path)), path))
+        return copy.deepcopy(default_at(self._effective, path))
 
     def reference_value(self, path: str) -> Any:
         """Return the value at ``path`` in the preset or file the document came from.
@@ -110,7 +112,7 @@ class Document(QObject):
         Raises:
             KeyError: if there is no such setting there (an option of another kind).
         """
-        return copy.deepcopy(value_at(effective(self._reference), path))
+        return copy.deepcopy(value_at(self._reference_values, path))
 
     def is_default(self, path: str) -> bool:
         """Return whether the value at ``path`` is the default."""
@@ -201,7 +203,7 @@ class Document(QObject):
         own = only(self._history.value, OWN_PATHS)
         if self.is_changed("output.name"):
             own = with_value(own, "output.name", self.value("output.name"))
-        self._reference = copy.deepcopy(settings)
+        self._refer_to(settings)
         if self._origin.path is None:
             self._origin = Origin("preset", preset.name)
         before = self._history
@@ -316,8 +318,12 @@ class Document(QObject):
     ) -> None:
         self.end_gesture()
         self._origin = origin
-        self._reference = copy.deepcopy(dict(reference))
+        self._refer_to(reference)
         self._show(History.starting_with(copy.deepcopy(dict(settings)), is_saved=is_saved))
+
+    def _refer_to(self, reference: Overlay) -> None:
+        self._reference = copy.deepcopy(dict(reference))
+        self._reference_values = effective(reference)
 
     def _show(self, history: History[dict[str, Any]]) -> None:
         old = self._history.value
@@ -335,21 +341,6 @@ class Document(QObject):
         if is_other:
             self.problems_changed.emit()
         self.history_changed.emit()
-
-    def _kinds_only(self, path: str) -> dict[str, Any]:
-        """Return settings with nothing but the kinds chosen above ``path``."""
-        return dict(_kinds_above(self._effective, path))
-
-
-def _kinds_above(tree: Mapping[str, Any], path: str) -> Mapping[str, Any]:
-    kinds: Mapping[str, Any] = {}
-    names = path.split(".")
-    for depth in range(1, len(names)):
-        above = ".".join(names[:depth])
-        node = value_at(tree, above)
-        if isinstance(node, Mapping) and "kind" in node:
-            kinds = with_value(kinds, f"{above}.kind", node["kind"])
-    return kinds
 
 
 def _examined(settings: Overlay) -> tuple[TrainConfig | None, tuple[Problem, ...]]:

@@ -117,6 +117,19 @@ def _completed_choice(choice: Choice, raw: Any) -> dict[str, Any]:
     return {**choice.options[given.get("kind", choice.default)], **given}
 
 
+def default_at(values: Mapping[str, Any], path: str) -> Any:
+    """Return the default at ``path``; of an option, that of the kind chosen in ``values``.
+
+    Raises:
+        KeyError: if there is no such setting, or not with that kind.
+    """
+    parent, _, name = path.rpartition(".")
+    if parent in choices():
+        kind = value_at(values, parent)["kind"]
+        return choices()[parent].options[kind][name]
+    return value_at(_defaults(), path)
+
+
 def with_value(overlay: Overlay, path: str, value: Any) -> dict[str, Any]:
     """Return ``overlay`` with ``value`` at ``path``; another kind of a choice starts anew."""
     return _with(overlay, path.split("."), "", value)

@@ -41,6 +41,7 @@ QToolButton {
 }
 QToolButton:hover { background: palette(button); }
 QToolButton:pressed, QToolButton:checked { background: palette(mid); }
+QToolButton[plain="true"], QToolButton[plain="true"]:checked { background: transparent; }
 QToolButton:focus { border: 1px solid palette(highlight); }
 QToolButton::menu-indicator { width: 0px; }
 QScrollBar:vertical { background: transparent; width: 12px; margin: 0; }
