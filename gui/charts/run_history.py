@@ -1,0 +1,175 @@
+"""What a run did so far, for the charts; fed by live events and by recorded ones alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aozora.events import (
+    CheckpointSaved,
+    Event,
+    MemorySampled,
+    OptimizerDiagnostics,
+    RunPlanned,
+    RunStarted,
+    StepCompleted,
+    StepSkipped,
+    ValidationCompleted,
+)
+from gui.charts.table import Table
+from gui.charts.tally import TimestepTally
+
+PLACES = ("step", "seconds", "epoch")
+STEP_VALUES = ("loss", "lr", "grad_norm", "seconds_per_step", "data_wait")
+MEMORY_VALUES = ("device_used", "device_total", "process_rss", "host_available")
+MOTION_VALUES = ("share_moved", "update_rms", "weight_rms")
+
+MarkKind = Literal["checkpoint", "resume", "skipped"]
+_MOST_MARKS = 2_000
+_MOST_TALLIES = 50
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that happened at a place of the charts."""
+
+    kind: MarkKind
+    step: float
+    seconds: float
+    epoch: float
+    text: str
+
+    def place(self, name: str) -> float:
+        """Return where it is in the measure called ``name``."""
+        return float(getattr(self, name))
+
+
+class RunHistory:
+    """Tables, marks and the timestep tally of one run, with its resumes; bounded in memory.
+
+    Seconds count while an engine ran: the time between a stop and its resume is left out.
+    """
+
+    def __init__(self) -> None:
+        self.steps = Table(PLACES, STEP_VALUES)
+        self.memory = Table(PLACES, MEMORY_VALUES, capacity=16_384)
+        self.validation = Table(PLACES, ("loss",), capacity=4_096)
+        self.motion = Table(PLACES, MOTION_VALUES, capacity=4_096)
+        self.tally = TimestepTally()
+        self.marks: list[Mark] = []
+        self.plan: RunPlanned | None = None
+        self.folder = ""
+        self.run_id = ""
+        self._seconds = 0.0
+        self._clock: float | None = None
+        self._step = 0.0
+        self._epoch = 0.0
+        # The tally as it was at each save, for a run that goes back to one.
+        self._saved_tallies: dict[int, TimestepTally] = {}
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Numbers that change with the content."""
+        tables = (self.steps, self.memory, self.validation, self.motion)
+        return (*(table.version for table in tables), len(self.marks), self.tally.total)
+
+    @property
+    def last_step(self) -> int:
+        """The last step it knows of."""
+        return int(self._step)
+
+    def feed(self, time: float, event: Event) -> None:
+        """Take in ``event``, which came at ``time`` (seconds since the epoch)."""
+        match event:
+            case RunStarted():
+                self._started(event)
+            case RunPlanned():
+                self.plan = event
+            case StepCompleted():
+                self._stepped(time, event)
+            case StepSkipped():
+                self._tick(time)
+                self._step = event.step
+                self.tally.add(event.timesteps, [float("nan")] * len(event.timesteps))
+                self._mark("skipped", event.reason)
+            case MemorySampled():
+                self._tick(time)
+                values = [float(getattr(event, name)) for name in MEMORY_VALUES]
+                self.memory.append(self._here(), values)
+            case ValidationCompleted():
+                self._tick(time)
+                self._step = event.step
+                self.validation.append(self._here(), [event.loss])
+            case OptimizerDiagnostics():
+                values = [event.share_moved, event.update_rms, event.weight_rms]
+                self.motion.append(self._here(), values)
+            case CheckpointSaved():
+                self._tick(time)
+                self._mark("checkpoint", event.model)
+                self._saved_tallies[event.step] = self.tally.copy()
+                for old in list(self._saved_tallies)[:-_MOST_TALLIES]:
+                    del self._saved_tallies[old]
+            case _:
+                pass
+
+    def feed_numbers(self, step: int, numbers: dict[str, float]) -> None:
+        """Take in a line of ``metrics.jsonl``, which knows no timesteps, memory or time of day."""
+        nan = float("nan")
+        if "loss" in numbers:
+            self._seconds += numbers.get("seconds", 0.0)
+            self._step, self._epoch = step, numbers.get("epoch", self._epoch)
+            names = ("loss", "lr", "grad_norm", "seconds", "data_wait_seconds")
+            self.steps.append(self._here(), [numbers.get(name, nan) for name in names])
+        if "validation/loss" in numbers:
+            self.validation.append(self._here(), [numbers["validation/loss"]])
+        if "optimizer/share_moved" in numbers:
+            motion = [numbers.get(f"optimizer/{name}", nan) for name in MOTION_VALUES]
+            self.motion.append(self._here(), motion)
+        if "skipped" in numbers:
+            self._step = step
+            self._mark("skipped", "")
+
+    def mark_resume(self, step: int) -> None:
+        """Go back to ``step``: what came after it is done again by another run."""
+        for table in (self.steps, self.memory, self.validation, self.motion):
+            table.cut("step", step + 1)
+        self.marks = [mark for mark in self.marks if mark.step <= step]
+        if len(self.steps):
+            self._seconds = float(self.steps.place("seconds")[-1])
+            self._epoch = float(self.steps.place("epoch")[-1])
+        if step in self._saved_tallies:
+            self.tally = self._saved_tallies[step].copy()
+        self._step = step
+        self._clock = None
+        self._mark("resume", "")
+
+    def _started(self, event: RunStarted) -> None:
+        self.folder, self.run_id = event.folder, event.run_id
+        self._clock = None
+        if event.start_step > 0:
+            self.mark_resume(event.start_step)
+
+    def _stepped(self, time: float, event: StepCompleted) -> None:
+        self._tick(time)
+        self._step, self._epoch = event.step, event.epoch
+        self.steps.append(
+            self._here(),
+            [event.loss, event.lr, event.grad_norm, event.seconds, event.data_wait_seconds],
+        )
+        self.tally.add(event.timesteps, event.sample_losses)
+
+    def _tick(self, time: float) -> None:
+        # A clock that was set back must not turn the axis around.
+        if self._clock is not None:
+            self._seconds += max(0.0, time - self._clock)
+        self._clock = time
+
+    def _here(self) -> tuple[float, float, float]:
+        return (float(self._step), self._seconds, self._epoch)
+
+    def _mark(self, kind: MarkKind, text: str) -> None:
+        self.marks.append(Mark(kind, *self._here(), text))
+        if len(self.marks) > _MOST_MARKS:
+            # The oldest skipped steps say least; checkpoints and resumes are few.
+            skips = [mark for mark in self.marks if mark.kind == "skipped"]
+            self.marks.remove(skips[0] if skips else self.marks[0])
