@@ -1,0 +1,1 @@
+"""The editors one draws in: learning-rate curve, timestep tickets, trained layers."""

@@ -1,0 +1,91 @@
+"""The page of the learning-rate curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PySide6.QtWidgets import QVBoxLayout, QWidget
+
+from aozora.config.lr_schedule import LrSchedule
+from gui.document import Document
+from gui.editors.lr_edit import Run
+from gui.editors.lr_editor import LrEditor
+from gui.editors.run_length import PlannedRun, planned_run
+
+CURVE = "schedule.learning_rate"
+_WATCHED = frozenset(
+    {
+        CURVE,
+        "training.steps",
+        "training.epochs",
+        "training.accumulation_steps",
+        "training.batch_size",
+        "checkpoints.every_steps",
+        "optimizer",
+    }
+)
+# These divide by a running mean of squared gradients, which is unreliable in the first steps.
+_ADAM_LIKE = frozenset({"raven_adamw", "adamw", "velo_rms"})
+
+
+class SchedulePage(QWidget):
+    """Shows and edits the curve of the document."""
+
+    def __init__(self, document: Document, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._document = document
+        self._batches_per_epoch = 0
+        self._trained: tuple[int, float] | None = None
+        self.editor = LrEditor()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.editor)
+        self.editor.committed.connect(self._commit)
+        document.changed.connect(self._document_changed)
+        self._refresh()
+
+    def set_batches_per_epoch(self, count: int) -> None:
+        """Say how many batches one pass over the pictures has; 0 when it is not known."""
+        self._batches_per_epoch = count
+        self._refresh()
+
+    def set_resume(self, step: int | None, rate: float = 0.0) -> None:
+        """Lock the part a run to be resumed has trained: ``step`` steps, the last at ``rate``."""
+        self._trained = None if step is None else (step, rate)
+        self._refresh()
+
+    def compare(self, schedule: LrSchedule | None) -> None:
+        """Show the curve of another configuration dashed."""
+        self.editor.compare(schedule)
+
+    def show_applied(self, steps: Sequence[int], rates: Sequence[float], total: int) -> None:
+        """Show what a run has applied: 1-based steps of a run of ``total``, and their rates."""
+        last = max(total - 1, 1)
+        self.editor.show_applied([((s - 1) / last, r) for s, r in zip(steps, rates, strict=True)])
+
+    def plan(self) -> PlannedRun:
+        """Return what is known of the run's length."""
+        return planned_run(self._document.value, self._batches_per_epoch)
+
+    def _commit(self, schedule: LrSchedule, title: str, may_merge: bool) -> None:
+        self._document.set_values({CURVE: schedule.to_json()}, title, may_merge=may_merge)
+
+    def _document_changed(self, paths: frozenset[str]) -> None:
+        if paths & _WATCHED:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        value = self._document.value
+        plan = self.plan()
+        trained = None
+        if self._trained is not None and plan.steps > 1:
+            trained = min((self._trained[0] - 1) / (plan.steps - 1), 1.0)
+        run = Run(plan.steps, plan.steps_per_epoch, int(value("checkpoints.every_steps")), trained)
+        self.editor.set_run(run, adam=value("optimizer.kind") in _ADAM_LIKE)
+        self.editor.set_resume(*(self._trained or (None, 0.0)))
+        try:
+            schedule = LrSchedule.from_json(value(CURVE))
+        except (TypeError, ValueError):
+            # A file with such a fault is listed among the problems; the curve stays as it was.
+            return
+        self.editor.show_schedule(schedule)
