@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,26 +49,38 @@ class Survey:
         self._second_moments: list[Tensor] = []
         self._moved: list[Tensor] = []
 
-    def before(self, name: str, chunk: Chunk) -> None:
-        """Look at the weights of ``chunk`` before its update."""
-        self._before[name] = (self._exact(chunk), self._sample(chunk.weight))
+    def before(self, name: str, chunk: Chunk, parts: Sequence[slice]) -> None:
+        """Look at weights before their update.
+
+        Args:
+            name: Any that no other chunk has.
+            chunk: The chunk they are in.
+            parts: Where in it there are weights; what is between them is padding.
+        """
+        self._before[name] = (self._exact(chunk, parts), self._sample(chunk.weight, parts))
 
     def after(
-        self, name: str, chunk: Chunk, rule: UpdateRule, shape: torch.Size | None = None
+        self,
+        name: str,
+        chunk: Chunk,
+        parts: Sequence[slice],
+        rule: UpdateRule,
+        shape: torch.Size | None = None,
     ) -> None:
         """Look at them after the update.
 
         Args:
             name: As given to `before`.
-            chunk: The chunk.
+            chunk: As given to `before`.
+            parts: As given to `before`.
             rule: What updated it.
             shape: Of the one tensor the chunk is, for rules that need it.
         """
         old_weight, old_parameter = self._before.pop(name)
-        new_weight = self._exact(chunk)
+        new_weight = self._exact(chunk, parts)
         self._weights.append(new_weight)
         self._updates.append(new_weight - old_weight)
-        self._moved.append(self._sample(chunk.weight) != old_parameter)
+        self._moved.append(self._sample(chunk.weight, parts) != old_parameter)
         specs = rule.states(shape or chunk.weight.shape)
         states = {
             name: _decoded(plane)[: specs[name].shape.numel()].view(specs[name].shape)
@@ -75,7 +88,7 @@ class Survey:
         }
         moment = rule.second_moment(states)
         if moment is not None:
-            self._second_moments.append(self._sample(moment))
+            self._second_moments.append(self._sample(moment, parts))
 
     def result(self) -> Diagnostics:
         """Return what was seen."""
@@ -91,15 +104,20 @@ class Survey:
             share_moved=_gather(self._moved).mean().item(),
         )
 
-    def _exact(self, chunk: Chunk) -> Tensor:
-        weight = self._sample(chunk.weight)
+    def _exact(self, chunk: Chunk, parts: Sequence[slice]) -> Tensor:
+        weight = self._sample(chunk.weight, parts)
         if chunk.master is None:
             return weight
-        master = self._sample(chunk.master)
+        master = self._sample(chunk.master, parts)
         return join_fp32(weight, master) if master.dtype == torch.int16 else master
 
-    def _sample(self, values: Tensor) -> Tensor:
-        return values.detach().reshape(-1)[:: self._stride].clone()
+    def _sample(self, values: Tensor, parts: Sequence[slice]) -> Tensor:
+        flat, samples, seen = values.detach().reshape(-1), [], 0
+        for part in parts:
+            # The stride goes on from part to part: short ones are not seen more often.
+            samples.append(flat[part][-seen % self._stride :: self._stride])
+            seen += part.stop - part.start
+        return torch.cat(samples)
 
 
 def _decoded(plane: StatePlane) -> Tensor:

@@ -165,11 +165,12 @@ class GradientSums:
         Raises:
             ValueError: if a name or shape is not that of a parameter.
         """
-        self.begin(0, is_last=True)
         for name, gradient in gradients.items():
             place = self._places.get(name)
             if place is None or place.shape != gradient.shape:
                 raise ValueError(f"{name}: there is no parameter of that name and shape")
+        self.begin(0, is_last=True)
+        for name, gradient in gradients.items():
             self._add_gradient(name, gradient)
         self.end()
 

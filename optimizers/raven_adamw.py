@@ -100,3 +100,10 @@ class RavenAdamWRule:
         first = (1 - self.beta1**t) / (1 - s * self.beta1**t)
         second = (1 - s * self.beta2**t) / (1 - self.beta2**t)
         return float(first * second**0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWRule(RavenAdamWRule):
+    """AdamW as it was published: `RavenAdamWRule` with what it adds left at nothing."""
+
+    kind: ClassVar[str] = "adamw"

@@ -442,8 +442,9 @@ class _Passage:
         magnitude = owner._magnitudes[self._chunk.unit]
         survey, name = owner._survey, f"{self._chunk.unit}:{self._chunk.start}"
         shape = self._chunk.tensors[0].shape if self._engine.rule.needs_shape else None
+        parts = [self._chunk.part_of(place)[0] for place in self._chunk.tensors]
         if survey is not None:
-            update.run(lambda: survey.before(name, chunk))
+            update.run(lambda: survey.before(name, chunk, parts))
         update.run(lambda: owner._apply(chunk, scalars, magnitude, shape))
         if survey is not None:
-            update.run(lambda: survey.after(name, chunk, self._engine.rule, shape))
+            update.run(lambda: survey.after(name, chunk, parts, self._engine.rule, shape))
