@@ -33,8 +33,12 @@ class RunPlanned:
 
     Attributes:
         ticket_counts: Samples of this run per bar of the timestep distribution.
-        parameter_bytes: Bytes of the model on the device.
+        parameter_bytes: Bytes of the model's weights, wherever they live.
         state_bytes: Bytes of optimizer states, wherever they live.
+        memory: What lives where, in a sentence.
+        expected_device_bytes: Most memory of the card the run should need, all counted.
+        expected_host_bytes: Most main memory the process should need.
+        pinned_bytes: Main memory that is page-locked.
     """
 
     total_steps: int
@@ -55,6 +59,10 @@ class RunPlanned:
     optimizer: str
     parameter_bytes: int
     state_bytes: int
+    memory: str
+    expected_device_bytes: int
+    expected_host_bytes: int
+    pinned_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Queues of work on a device, and the events that order them.
 
-The memory engine never waits for the device: it puts work on four queues and orders it with events
-alone. The same loop then runs on a GPU (four streams), on a CPU (work is done at once) and, in the
+The memory engine never waits for the device: it puts work on five queues and orders it with events
+alone. The same loop then runs on a GPU (five streams), on a CPU (work is done at once) and, in the
 tests, on queues that do their work in any order the events allow.
 """
 
@@ -45,6 +45,7 @@ class Backend(Protocol):
         update: Where weights are updated; may overlap ``compute``.
         copy_in: Copies from host memory to the device.
         copy_out: Copies from the device to host memory.
+        weights_in: Copies of streamed weights to the device, which must not wait for ``copy_in``.
         device: The device.
     """
 
@@ -52,6 +53,7 @@ class Backend(Protocol):
     update: Queue
     copy_in: Queue
     copy_out: Queue
+    weights_in: Queue
     device: torch.device
 
     def synchronize(self) -> None:
@@ -84,6 +86,7 @@ class ImmediateBackend:
         self.update: Queue = queue
         self.copy_in: Queue = queue
         self.copy_out: Queue = queue
+        self.weights_in: Queue = queue
         self.device = device
 
     def synchronize(self) -> None:
@@ -133,7 +136,7 @@ class _CurrentStreamQueue:
 
 
 class CudaBackend:
-    """Three streams beside the one the model runs on."""
+    """Four streams beside the one the model runs on."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -141,6 +144,7 @@ class CudaBackend:
         self.update: Queue = _CudaQueue(_new_stream(device))
         self.copy_in: Queue = _CudaQueue(_new_stream(device))
         self.copy_out: Queue = _CudaQueue(_new_stream(device))
+        self.weights_in: Queue = _CudaQueue(_new_stream(device))
 
     def synchronize(self) -> None:
         """Let the host wait until all queues are empty."""

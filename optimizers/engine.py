@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,31 @@ class Engine:
         self.weights: dict[str, Tensor] = {}
         for unit in self.units:
             self.weights[unit.name] = self._place_weights(unit)
-        self.ring = Ring(max(placement.ring_bytes, _PIECES_IN_RING * self._largest_piece()), device)
+        self.ring = self._new_ring()
+
+    def change_placement(self, *, streamed: Iterable[str] = (), parks_gradients: bool) -> None:
+        """Move weights, and the room for gradients, from the device to the host.
+
+        Nothing may be under way on any queue. Sums that are kept by others are theirs to move.
+
+        Args:
+            streamed: Units whose weights move to the host; these may be there already.
+            parks_gradients: Whether sums of gradients wait on the host from now on.
+        """
+        moved = [name for name in streamed if not self.is_streamed(name)]
+        self.placement = replace(
+            self.placement,
+            streamed=self.placement.streamed | {*moved},
+            gradients="host" if parks_gradients else self.placement.gradients,
+        )
+        for name in moved:
+            self.weights[name] = self._place_weights(self.unit_of[name])
+        self.ring = Ring(0, self.device)  # the old one is free before the new one is there
+        self.ring = self._new_ring()
+
+    def _new_ring(self) -> Ring:
+        size = max(self.placement.ring_bytes, _PIECES_IN_RING * self._largest_piece())
+        return Ring(size, self.device)
 
     def chunks(self) -> list[ChunkPlace]:
         """Return all chunks in the order in which they are updated."""

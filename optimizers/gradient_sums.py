@@ -209,9 +209,11 @@ class GradientSums:
         return sum(resident.nbytes for resident in self._resident.values())
 
     def close(self) -> None:
-        """Detach from the parameters."""
+        """Detach from the parameters and let go of the sums."""
         for handle in self._handles:
             handle.remove()
+        self._resident.clear()
+        self._parked.clear()
 
     def _take(self, name: str, parameter: nn.Parameter) -> None:
         gradient = parameter.grad

@@ -69,6 +69,21 @@ class RecordStore:
                 records[chunk.index] = Record(chunk, shape, block.memory, block.pinned, False)
         return records
 
+    def move_to_host(self) -> int:
+        """Move all records but those of small tensors to the host; return the bytes moved.
+
+        Nothing may be under way on any queue.
+        """
+        engine, moved = self._engine, 0
+        for record in self.records.values():
+            if record.on_device and not engine.unit_of[record.chunk.unit].is_small:
+                block = engine.host.allocate(record.shape.num_bytes)
+                block.memory.copy_(record.memory)
+                record.memory, record.pinned, record.on_device = block.memory, block.pinned, False
+                record.written = None
+                moved += record.shape.num_bytes
+        return moved
+
     def names(self) -> list[str]:
         """Return the names of all parameters, in the order of the units."""
         return list(self._places)

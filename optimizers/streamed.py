@@ -20,7 +20,7 @@ from optimizers.background import Background
 from optimizers.chunk import Chunk, StepScalars
 from optimizers.chunk_update import update_for
 from optimizers.diagnostics import Diagnostics, Survey
-from optimizers.engine import Engine
+from optimizers.engine import Engine, in_place
 from optimizers.gradient_sums import GradientPart, GradientSums
 from optimizers.layout import Bucket, ChunkPlace, Unit
 from optimizers.precision import (
@@ -39,6 +39,10 @@ PartOf = Callable[[ChunkPlace], GradientPart]
 
 def _as_it_is(piece: Tensor) -> Tensor:
     return piece
+
+
+def _never(unit: str) -> Event | None:
+    return None
 
 
 class Saving(Protocol):
@@ -80,6 +84,8 @@ class StreamedOptimizer:
         self._issued: set[str] = set()
         self._background: Background | None = None
         self.saving: Saving | None = None
+        self.last_read: Callable[[str], Event | None] = _never
+        """Returns, for a streamed unit, after what its weights on the host may be overwritten."""
         for name, parameter in engine.parameters.items():
             largest = largest_magnitude(parameter.detach().float()).item()
             refuse_unrepresentable(name, largest, engine.dtype)
@@ -176,6 +182,10 @@ class StreamedOptimizer:
         if event is not None:
             self._engine.backend.compute.wait(event)
 
+    def is_issued(self, unit: str) -> bool:
+        """Return whether the update of ``unit`` by the last step is at least under way."""
+        return self._background is None or unit in self._issued
+
     def updated_event(self, unit: str) -> Event | None:
         """Return what the first reader of the weights of ``unit`` must wait for, once."""
         if self._background is not None and unit not in self._issued:
@@ -256,6 +266,20 @@ class StreamedOptimizer:
             refuse_unrepresentable(name, largest, self._engine.dtype)
             self._store.set_master(name, values)
         self._engine.backend.synchronize()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the parameters' values where they live, on the host or on the device."""
+        engine = self._engine
+        return {
+            place.name: in_place(engine.weights[unit.name], place)
+            for unit in engine.units
+            for place in unit.tensors
+        }
+
+    def records_to_host(self) -> int:
+        """Move the records that stay on the device to the host; return how many bytes that is."""
+        self.finish()
+        return self._store.move_to_host()
 
     def pieces(self) -> list[Piece]:
         """Return all that is in the records, in the order of the pass; waits for the last step."""
@@ -391,6 +415,9 @@ class _Passage:
                 self._owner.saving.before_record(record)
             transfers.to_host(memory, record.memory, pinned=record.pinned)
         if self._streamed:
+            read = self._owner.last_read(self._chunk.unit)
+            if read is not None:
+                queues.copy_out.wait(read)
             transfers.to_host(weights, self._weights, pinned=True)
         released = queues.copy_out.record()
         record.written = None if record.on_device else released

@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 HABITS = ("early", "late", "mixed")
-QUEUES = ("compute", "update", "copy_in", "copy_out")
+QUEUES = ("compute", "update", "copy_in", "copy_out", "weights_in")
 
 
 class Race(AssertionError):
@@ -201,7 +201,14 @@ class LazyBackend:
         self.update = LazyQueue(self, "update", is_eager=False)
         self.copy_in = LazyQueue(self, "copy_in", is_eager=False)
         self.copy_out = LazyQueue(self, "copy_out", is_eager=False)
-        self._queues = [self.compute, self.update, self.copy_in, self.copy_out]
+        self.weights_in = LazyQueue(self, "weights_in", is_eager=False)
+        self._queues = [
+            self.compute,
+            self.update,
+            self.copy_in,
+            self.copy_out,
+            self.weights_in,
+        ]
 
     def synchronize(self) -> None:
         """Do everything that is left, in a random legal order."""

@@ -6,7 +6,7 @@ At no time is there a second copy of the weights: one tensor is in host memory w
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -35,14 +35,22 @@ def load_unet(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
     *,
+    on_host: Collection[str] = (),
     warn: Warn = _warn,
 ) -> UNet2DConditionModel:
     """Return the UNet, in training mode, with weights of ``dtype`` on ``device``.
 
+    Args:
+        source: The model's file.
+        dtype: Format of the weights.
+        device: Where it will compute.
+        on_host: Parameters that stay in host memory, for whoever places them.
+        warn: Receives what the user should know.
+
     Raises:
         ModelFileError: if tensors are missing, unexpected, wrong-shaped or not finite.
     """
-    unet = load_component(source, "unet", dtype, device, warn=warn)
+    unet = load_component(source, "unet", dtype, device, on_host=on_host, warn=warn)
     return cast("UNet2DConditionModel", unet.train())
 
 
@@ -85,6 +93,7 @@ def load_component(
     dtype: torch.dtype,
     device: torch.device | str,
     *,
+    on_host: Collection[str] = (),
     warn: Warn = _warn,
 ) -> nn.Module:
     """Return a component with its weights; see `load_unet`."""
@@ -95,7 +104,7 @@ def load_component(
     with source:
         for name, stored in source.component(component).items():
             tensor = stored.read()
-            value = tensor.to(device=device, dtype=dtype)
+            value = tensor.to(device="cpu" if name in on_host else device, dtype=dtype)
             if not bool(torch.isfinite(value).all()):
                 faults.append(f"{stored.key}: {_why_not_finite(tensor, dtype)}")
             elif value.ndim > 1 and not bool(value.any()):

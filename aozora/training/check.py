@@ -14,13 +14,16 @@ from aozora.config.checks import check_config, ticket_pool
 from aozora.config.schema import TrainConfig
 from aozora.data.dataset import BucketRow, bucket_table
 from aozora.errors import AozoraError, ConfigError, Problem
+from aozora.memory.units import unit_of
 from aozora.model.source import ModelSource
 from aozora.model.targeting import TargetSelection
 from aozora.training.device import DTYPES, choose_device, precision_note
 from aozora.training.inputs import Pictures, find_pictures
 from aozora.training.objective_choice import ObjectiveChoice, choose_objective
-from aozora.training.optimizer_factory import build_optimizer
+from aozora.training.optimizer_factory import build_rule
 from aozora.training.preparation import open_base, targets_of, total_steps
+from optimizers.layout import lay_out
+from optimizers.records import shape_record
 
 T = TypeVar("T")
 
@@ -201,19 +204,16 @@ def _summarise(
 
 
 def _state_bytes(config: TrainConfig, source: ModelSource, targets: TargetSelection) -> int:
-    """Return the size of the optimizer's states, measured on a sample of the tensors' shapes."""
+    """Return the size of the optimizer's states and of what is exact about the weights."""
     shapes = source.unet_shapes()
-    dtype = DTYPES[config.training.precision]
-    # Every optimizer's states grow with the tensors; one of each shape says how.
-    sizes: dict[tuple[int, ...], int] = {}
-    total = 0
+    rule, moments = build_rule(config.optimizer)
+    units: dict[str, dict[str, torch.Size]] = {}
     for name in targets.names:
-        shape = shapes[name]
-        if shape not in sizes:
-            narrow = tuple(min(side, 64) for side in shape)
-            parameter = torch.nn.Parameter(torch.zeros(narrow, dtype=dtype))
-            optimizer = build_optimizer(config.optimizer, {name: parameter}, 0)
-            per_element = optimizer.bytes_on_host() / parameter.numel()
-            sizes[shape] = round(per_element * torch.Size(shape).numel())
-        total += sizes[shape]
-    return total
+        units.setdefault(unit_of(name), {})[name] = torch.Size(shapes[name])
+    usual, exact = rule.formats(moments), rule.formats("float32")
+    dtype = DTYPES[config.training.precision]
+    return sum(
+        shape_record(chunk, dtype, rule, exact if unit.is_small else usual).num_bytes
+        for unit in lay_out(units, whole_tensors=rule.needs_shape)
+        for chunk in unit.chunks
+    )

@@ -78,9 +78,22 @@ def device_settings(device: torch.device, *, deterministic: bool) -> Iterator[No
             " memory.weights to streamed, or train fewer layers",
         ) from error
     finally:
+        if device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(was_deterministic)
         release_memory(device)
+
+
+def limit_device_memory(device: torch.device, num_bytes: int) -> None:
+    """Let torch take no more than ``num_bytes`` of a card, until `device_settings` ends.
+
+    Beyond what is free, Windows would move memory of the card to main memory without a word, and
+    everything would crawl; so it is an error instead, which the run can do something about.
+    """
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(num_bytes / total, 1.0), device)
 
 
 def release_memory(device: torch.device) -> None:

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aozora.config.schema import TrainConfig
 from aozora.errors import CheckpointError
 from aozora.events import EventSink, Warned
+from aozora.memory.arrangement import Arrangement, Layout
 from aozora.model.attention import use_attention
 from aozora.model.loading import load_unet
 from aozora.model.source import ModelSource
 from aozora.training.device import DTYPES, release_memory
-from aozora.training.gradients import LossScaler
-from aozora.training.optimizer_factory import build_optimizer
-from optimizers.protocol import MasterOptimizer
+from aozora.training.loss_scaler import LossScaler
+from aozora.training.optimizer_factory import build_rule
+from optimizers.streamed import StreamedOptimizer
 
 State = Mapping[str, Any]
 
@@ -29,16 +30,14 @@ class TrainableModel:
 
     Attributes:
         unet: The model, on its device.
-        parameters: Its trained parameters by name.
-        optimizer: Holds their exact weights.
+        memory: Its weights, gradients and optimizer.
         scaler: Loss scale; disabled unless fp16.
         attention: The attention kernel in use.
         total_parameters: Numbers the UNet holds.
     """
 
     unet: Any
-    parameters: dict[str, nn.Parameter]
-    optimizer: MasterOptimizer
+    memory: Arrangement
     scaler: LossScaler
     attention: str
     total_parameters: int
@@ -65,11 +64,12 @@ def load_trainable(
     config: TrainConfig,
     source: ModelSource,
     names: tuple[str, ...],
+    layout: Layout,
     device: torch.device,
     state: State | None,
     emit: EventSink,
 ) -> TrainableModel:
-    """Load the UNet, freeze what is not in ``names``, and make or restore the optimizer.
+    """Load the UNet, freeze what is not in ``names``, and lay out all memory as planned.
 
     Raises:
         ModelFileError: if weights are missing or not finite.
@@ -77,46 +77,58 @@ def load_trainable(
         CheckpointError: if ``state`` does not fit.
     """
     dtype = DTYPES[config.training.precision]
-    unet: Any = load_unet(source, dtype, device, warn=lambda text: emit(Warned(text=text)))
+    placement = layout.placement
+    streamed = [n for n, unit in placement.units.items() if unit in placement.streamed]
+    unet: Any = load_unet(
+        source,
+        dtype,
+        device,
+        on_host={*names, *streamed},
+        warn=lambda text: emit(Warned(text=text)),
+    )
     unet.requires_grad_(False)
-    if config.memory.recompute != "none":
-        unet.enable_gradient_checkpointing()
     attention = use_attention(unet, config.model.attention)
-    named = dict(unet.named_parameters())
-    parameters = {name: named[name].requires_grad_(True) for name in names}
-    optimizer = build_optimizer(config.optimizer, parameters, config.training.seed)
+    rule, moments = build_rule(config.optimizer)
+    memory = Arrangement(
+        unet,
+        names,
+        rule,
+        moments,
+        layout=layout,
+        device=device,
+        micro_steps=config.training.accumulation_steps,
+        seed=config.training.seed,
+    )
     scaler = LossScaler(enabled=config.training.precision == "fp16")
     if state is not None:
-        _restore(state, parameters, optimizer, scaler)
+        _restore(state, memory.optimizer, scaler)
     elif dtype != torch.float32:
         # The exact weights start from the file's own bits, not from their rounding.
-        optimizer.load_master_weights(_BaseWeights(source, names))
+        memory.optimizer.load_master_weights(_BaseWeights(source, tuple(memory.parameters)))
+    # Frozen tensors that stay on the host belong to no streamed unit after all.
+    for parameter in unet.parameters():
+        if not parameter.requires_grad and parameter.device.type != device.type:
+            parameter.data = parameter.data.to(device)
     source.close()
     release_memory(device)
     return TrainableModel(
         unet=unet,
-        parameters=parameters,
-        optimizer=optimizer,
+        memory=memory,
         scaler=scaler,
         attention=attention,
-        total_parameters=sum(parameter.numel() for parameter in named.values()),
+        total_parameters=sum(parameter.numel() for parameter in unet.parameters()),
     )
 
 
 @torch.no_grad()
-def _restore(
-    state: State,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: MasterOptimizer,
-    scaler: LossScaler,
-) -> None:
+def _restore(state: State, optimizer: StreamedOptimizer, scaler: LossScaler) -> None:
     """Put a state's tensors back in place.
 
     Raises:
         CheckpointError: if they do not fit.
     """
-    for name, parameter in parameters.items():
-        parameter.copy_(state["weights"][name])
+    for name, weight in optimizer.weights().items():
+        weight.copy_(state["weights"][name])
     try:
         optimizer.load_state_dict(state["optimizer"])
     except ValueError as error:

@@ -31,15 +31,25 @@ from aozora.events import (
     StopReason,
     Warned,
 )
+from aozora.memory.accounting import UNetFacts
+from aozora.memory.machine import Machine, measure
+from aozora.memory.memory_plan import MemoryPlan
 from aozora.model.source import ModelSource
 from aozora.registry import kind_of
 from aozora.runtime import remove_stale_partials
 from aozora.training.batches import BatchPreparer, Dropout, validation_batch
 from aozora.training.checkpointing import describe_versions, free_name, last_state, read_state
 from aozora.training.control import RunControl
-from aozora.training.device import DTYPES, choose_device, device_settings, precision_note
+from aozora.training.device import (
+    DTYPES,
+    choose_device,
+    device_settings,
+    limit_device_memory,
+    precision_note,
+)
 from aozora.training.inputs import Encoders, Pictures, StoppedEarly
 from aozora.training.interludes import Interludes
+from aozora.training.memory_choice import card_limit, choose_memory, memory_facts
 from aozora.training.model_setup import State, TrainableModel, load_trainable
 from aozora.training.objective_choice import choose_objective
 from aozora.training.preparation import (
@@ -91,7 +101,9 @@ def train(
             device_settings(device, deterministic=config.training.deterministic),
             open_base(config) as source,
         ):
-            _Run(config, receive, control, device, source, state_path, state).run()
+            machine = measure(device)
+            limit_device_memory(device, card_limit(config, machine) - machine.context_bytes)
+            _Run(config, receive, control, device, machine, source, state_path, state).run()
     except AozoraError as error:
         if not reports:
             on_event(RunFailed(message=error.message, hint=error.hint))
@@ -137,6 +149,7 @@ class _Run:
         on_event: EventSink,
         control: RunControl,
         device: torch.device,
+        machine: Machine,
         source: ModelSource,
         state_path: Path | None,
         state: State | None,
@@ -144,6 +157,7 @@ class _Run:
         self._config = config
         self._control = control
         self._device = device
+        self._machine = machine
         self._source = source
         self._state_path = state_path
         self._state = state
@@ -203,19 +217,29 @@ class _Run:
         steps = total_steps(config, plan)
         pool = self._tickets(plan.samples_before(steps * config.training.accumulation_steps))
         with record.phase("load_model"):
+            memory_plan, layout = choose_memory(
+                config, self._memory_facts(pictures), self._device, self._machine
+            )
+            for problem in memory_plan.shortfalls:
+                record.emit(Warned(text=str(problem)))
             prepared = load_trainable(
-                config, self._source, self._targets.names, self._device, self._state, record.emit
+                config,
+                self._source,
+                self._targets.names,
+                layout,
+                self._device,
+                self._state,
+                record.emit,
             )
             # The mapped state file must not be held while newer saves replace older ones.
             self._state = None
-        self._report_plan(prepared, pictures, plan, steps, pool)
+        self._report_plan(prepared, memory_plan, pictures, plan, steps, pool)
         saver = Saver(
             config=config,
             record=record,
             source=self._source,
             objective=self._objective,
-            parameters=prepared.parameters,
-            optimizer=prepared.optimizer,
+            optimizer=prepared.memory.optimizer,
             scaler=prepared.scaler,
             position=self._position,
             pool=pool,
@@ -225,6 +249,15 @@ class _Run:
         if note is not None:
             record.emit(note)
         self._train(prepared, encoders, pictures, plan, steps, pool, saver)
+
+    def _memory_facts(self, pictures: Pictures) -> UNetFacts:
+        return memory_facts(
+            self._config,
+            self._source.unet_shapes(),
+            self._targets.names,
+            pictures.trained,
+            self._source.facts.num_bytes,
+        )
 
     def _identity(self, pictures: Pictures) -> Identity:
         shapes = self._source.unet_shapes()
@@ -274,6 +307,7 @@ class _Run:
     def _report_plan(
         self,
         prepared: TrainableModel,
+        memory_plan: MemoryPlan,
         pictures: Pictures,
         plan: BatchPlan,
         steps: int,
@@ -284,7 +318,7 @@ class _Run:
             key = f"{item.fit.width}x{item.fit.height}"
             buckets[key] = buckets.get(key, 0) + item.record.repeats
         last = pool.segments[-1]
-        optimizer = prepared.optimizer
+        optimizer = prepared.memory.optimizer
         self._record.emit(
             RunPlanned(
                 total_steps=steps,
@@ -303,8 +337,12 @@ class _Run:
                 precision=self._config.training.precision,
                 device=str(self._device),
                 optimizer=kind_of(self._config.optimizer),
-                parameter_bytes=sum(p.nbytes for p in prepared.unet.parameters()),
+                parameter_bytes=self._dtype.itemsize * prepared.total_parameters,
                 state_bytes=optimizer.bytes_on_host() + optimizer.bytes_on_device(),
+                memory=memory_plan.sentence,
+                expected_device_bytes=memory_plan.predicted.vram,
+                expected_host_bytes=memory_plan.predicted.ram,
+                pinned_bytes=prepared.memory.engine.host.pinned_bytes,
             )
         )
 
@@ -357,8 +395,7 @@ class _Run:
 
             trainer = Trainer(
                 unet=prepared.unet,
-                parameters=prepared.parameters,
-                optimizer=prepared.optimizer,
+                memory=prepared.memory,
                 recipe=self._recipe(objective),
                 schedule=config.schedule.learning_rate,
                 scaler=prepared.scaler,
@@ -369,6 +406,7 @@ class _Run:
                     clip_norm=config.training.clip_norm,
                     max_skipped_steps=config.training.max_skipped_steps,
                     diagnostics_every=config.logging.diagnostics_every,
+                    clip_by_last_norm=config.memory.clip_by_last_norm,
                 ),
                 position=position,
                 device=self._device,
@@ -377,7 +415,10 @@ class _Run:
                 next_batch=next_batch,
                 after_step=partial(checks.after_step, prepared.unet),
             )
-            reason = trainer.run()
+            try:
+                reason = trainer.run()
+            finally:
+                prepared.memory.close()
         checks.after_training(prepared.unet, reason)
         self._finish(reason, saver)
 
@@ -432,4 +473,5 @@ def _position_of(state: State) -> Position:
         samples=state["samples"],
         skipped=state["skipped"],
         skipped_in_a_row=state["skipped_in_a_row"],
+        last_norm=state["last_norm"],
     )

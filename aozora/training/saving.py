@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from aozora.config.choices.predictions import Flow
 from aozora.config.codec import encode_config
@@ -27,12 +25,12 @@ from aozora.training.checkpointing import (
     prune,
     save_checkpoint,
 )
-from aozora.training.gradients import LossScaler
+from aozora.training.loss_scaler import LossScaler
 from aozora.training.objective_choice import ObjectiveChoice
 from aozora.training.resume import Identity
 from aozora.training.run_record import RunRecord
 from aozora.training.trainer import Position
-from optimizers.protocol import MasterOptimizer
+from optimizers.streamed import StreamedOptimizer
 
 _FILE_DTYPES: dict[FileDtype, SaveDtype] = {
     "base": "base",
@@ -51,7 +49,6 @@ class Saver:
         record: The run's record.
         source: The opened base model.
         objective: What is trained.
-        parameters: Trained parameters by name.
         optimizer: Holds the exact weights.
         scaler: Loss scale.
         position: Where the run stands.
@@ -66,8 +63,7 @@ class Saver:
         record: RunRecord,
         source: ModelSource,
         objective: ObjectiveChoice,
-        parameters: Mapping[str, nn.Parameter],
-        optimizer: MasterOptimizer,
+        optimizer: StreamedOptimizer,
         scaler: LossScaler,
         position: Position,
         pool: SegmentedPool,
@@ -77,7 +73,6 @@ class Saver:
         self._record = record
         self._source = source
         self._objective = objective
-        self._parameters = parameters
         self._optimizer = optimizer
         self._scaler = scaler
         self._position = position
@@ -123,7 +118,7 @@ class Saver:
 
     def estimated_bytes(self) -> int:
         """Return about how large one save is."""
-        weights = sum(parameter.nbytes for parameter in self._parameters.values())
+        weights = sum(weight.nbytes for weight in self._optimizer.weights().values())
         states = self._optimizer.bytes_on_host() + self._optimizer.bytes_on_device()
         return weights + states + self._source.facts.num_bytes
 
@@ -143,7 +138,7 @@ class Saver:
             metadata["aozora.flow_shift"] = repr(self._objective.prediction.shift)
         trained: dict[str, Callable[[], Any]] = {
             name: lambda name=name: self._optimizer.master_weight(name)  # type: ignore[misc]
-            for name in self._parameters
+            for name in self._optimizer.weights()
         }
         write_single_file(
             self._source,
@@ -166,14 +161,24 @@ class Saver:
             "samples": position.samples,
             "skipped": position.skipped,
             "skipped_in_a_row": position.skipped_in_a_row,
+            "last_norm": position.last_norm,
             "tickets": self._pool.to_json(),
             "config": encode_config(self._config),
             "identity": self._identity.to_plain(),
-            "weights": {name: p.detach().cpu() for name, p in self._parameters.items()},
-            "optimizer": self._optimizer.state_dict(),
+            "weights": {name: w.cpu() for name, w in self._optimizer.weights().items()},
+            "optimizer": _copied(self._optimizer.state_dict()),
             "loss_scale": self._scaler.state_dict(),
             "versions": describe_versions(),
         }
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's state with tensors of their own, which torch can write."""
+    copies = {
+        name: {plane: [piece.cpu().clone() for piece in pieces] for plane, pieces in planes.items()}
+        for name, planes in state["state"].items()
+    }
+    return {**state, "state": copies}
 
 
 class SaveCadence:
