@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from optimizers import triton_update
 from optimizers.chunk import QUANT_BLOCK, Chunk, StatePlane, StepScalars
 from optimizers.precision import decode_state, encode_state, join_fp32, split_fp32
 from optimizers.rule import UpdateRule
@@ -156,6 +157,10 @@ def update_for(
     rule: UpdateRule, device: torch.device, scratch_elements: int = SCRATCH_ELEMENTS
 ) -> ChunkUpdate:
     """Return the fastest `ChunkUpdate` for a rule on a device."""
+    if device.type == "cuda" and triton_update.supports(rule) and triton_update.available():
+        fused = triton_update.TritonUpdate(rule, device)
+        if fused.works():
+            return fused
     return EagerUpdate(rule, device, scratch_elements)
 
 
