@@ -8,7 +8,7 @@ from typing import Any
 
 import pyqtgraph as pg
 
-from gui.charts.numbers import duration, short_number, whole
+from gui.charts.numbers import short_number, span_text, whole_text
 
 
 class PlaceAxis(pg.AxisItem):  # type: ignore[misc]
@@ -22,10 +22,10 @@ class PlaceAxis(pg.AxisItem):  # type: ignore[misc]
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         """Return the text of each tick."""
         if self.place == "seconds":
-            return [duration(value) for value in values]
+            return [span_text(value) for value in values]
         if self.place == "epoch":
             return [f"{value:g}" for value in values]
-        return [whole(value) if float(value).is_integer() else "" for value in values]
+        return [whole_text(value) if float(value).is_integer() else "" for value in values]
 
 
 class ValueAxis(pg.AxisItem):  # type: ignore[misc]
@@ -38,7 +38,7 @@ class ValueAxis(pg.AxisItem):  # type: ignore[misc]
         # One width for all charts, so that those in a column stand in line.
         self.setWidth(62)
 
-    def tickValues(self, minVal: float, maxVal: float, size: float) -> list[Any]:  # noqa: N803
+    def tickValues(self, minVal: float, maxVal: float, size: float) -> list[Any]:
         """Return where ticks stand: whole decades where that is enough of them."""
         if not self.is_log or maxVal - minVal < 1.0:
             values: list[Any] = super().tickValues(minVal, maxVal, size)

@@ -96,7 +96,13 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
     @property
     def columns(self) -> int:
         """Width of the drawing area in physical pixels."""
-        return max(50, round(self._box.width() * self.devicePixelRatioF()))
+        width: float = self._box.width() * self.devicePixelRatioF()
+        return max(50, round(width))
+
+    @property
+    def is_log(self) -> bool:
+        """Whether plotted values are logarithms."""
+        return self._value_axis.is_log
 
     @Slot()
     def apply_theme(self) -> None:

@@ -21,7 +21,9 @@ from typing import Any
 from PySide6.QtCore import QObject, QTimer, Signal, Slot
 
 from gui.engine.bodies import DemoJob, EngineBody, HostMode, Job, TrainJob, body_for
+from gui.engine.console_log import ConsoleLog
 from gui.engine.figures import FigureKeeper, RunFigures
+from gui.engine.history_keeper import HistoryKeeper
 from gui.engine.mailbox import Arrived, LogLine, Mailbox
 from gui.engine.states import (
     Checked,
@@ -68,6 +70,9 @@ class EngineHost(QObject):
         ended(RunStatus): the engine is gone, however it ended; for notifications. Exactly once for
             each `started`.
 
+    Besides, `keeper` has the history for the charts and `console` the lines for the console, both
+    bounded, so that a page that is made late has missed nothing.
+
     Methods return at once; `start` and `start_demo` say whether the run was begun.
     """
 
@@ -92,8 +97,10 @@ class EngineHost(QObject):
         self._make_body = make_body
         self._status = RunStatus()
         self._told = self._status
-        self._keeper = FigureKeeper()
-        self._figures_told_at = 0.0
+        self._figures = FigureKeeper()
+        self.keeper = HistoryKeeper(self)
+        self.console = ConsoleLog()
+        self._told_figures_at = 0.0
         self._mailbox = Mailbox()
         self._body: EngineBody | None = None
         self._thread: EngineThread | None = None
@@ -115,7 +122,7 @@ class EngineHost(QObject):
     @property
     def figures(self) -> RunFigures:
         """What the run does; the last run's figures when none is active."""
-        return self._keeper.figures
+        return self._figures.figures
 
     @property
     def job(self) -> Job | None:
@@ -191,7 +198,8 @@ class EngineHost(QObject):
         self._drop_thread()
         self._job = job
         self._mailbox = Mailbox()
-        self._keeper = FigureKeeper()
+        self._figures = FigureKeeper()
+        self.keeper.begin()
         self._advance(StartRequested())
         self._body = self._make_body(job, self._mode)
         self._thread = EngineThread(self._body, self._mailbox, self)
@@ -223,12 +231,14 @@ class EngineHost(QObject):
         events: list[Arrived] = []
         lines: list[LogLine] = []
         for item in items:
+            self.console.feed(item)
             if isinstance(item, LogLine):
                 lines.append(item)
                 continue
             events.append(item)
             self._advance(item.event)
-            self._keeper.feed(item.event)
+            self._figures.feed(item.event)
+            self.keeper.feed(item)
         if items and self._status.silent_seconds:
             self._advance(Silence(0.0))
         if lines:
@@ -237,8 +247,8 @@ class EngineHost(QObject):
             self.reported.emit(tuple(events))
         self._tell_status()
         now = time.monotonic()
-        if events and now - self._figures_told_at >= _FIGURES_INTERVAL_SECONDS:
-            self._figures_told_at = now
+        if events and now - self._told_figures_at >= _FIGURES_INTERVAL_SECONDS:
+            self._told_figures_at = now
             self.figures_changed.emit(self.figures)
 
     @Slot()
@@ -260,6 +270,8 @@ class EngineHost(QObject):
         self._drain_timer.stop()
         self._drain()
         self._advance(end)
+        if end.message:
+            self.console.add(time.time(), "warning" if end.was_forced else "error", end.message)
         self._tell_status()
         self.figures_changed.emit(self.figures)
         self._body = None

@@ -1,0 +1,158 @@
+"""All charts of a run: one x axis, one crosshair, one pace of drawing."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from PySide6.QtCore import QObject, QTimer, Signal, Slot
+from PySide6.QtWidgets import QWidget
+
+from gui import theme
+from gui.charts.lines import chart_specs
+from gui.charts.pace import DrawPace
+from gui.charts.run_history import RunHistory
+from gui.charts.table_chart import Planned, TableChart
+from gui.charts.timestep_chart import TimestepChart
+from gui.charts.view import ChartView
+
+
+class ChartGroup(QObject):
+    """Draws the charts of a `RunHistory` while they can be seen and something changed.
+
+    Signals:
+        view_changed(ChartView): by a zoom, a reset, or `set_view`.
+        drawn(): the charts show the newest content.
+    """
+
+    view_changed = Signal(object)
+    drawn = Signal()
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._page = parent
+        self._history = RunHistory()
+        self._view = ChartView()
+        self._pace = DrawPace()
+        self._drawn_version: object = None
+        self._pointed = math.nan
+        self.timesteps = TimestepChart(parent)
+        self.charts = [TableChart(spec, parent) for spec in chart_specs()]
+        for chart in self.charts:
+            chart.plot.zoomed.connect(self._zoomed)
+            chart.plot.reset.connect(self.show_all)
+            chart.plot.pointed.connect(self._point)
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self.refresh)
+        theme.notifier().changed.connect(self._redraw)
+
+    @property
+    def view(self) -> ChartView:
+        """What part is shown."""
+        return self._view
+
+    @property
+    def history(self) -> RunHistory:
+        """What is shown."""
+        return self._history
+
+    def chart(self, key: str) -> TableChart:
+        """Return the chart called ``key``."""
+        return next(chart for chart in self.charts if chart.spec.key == key)
+
+    def set_history(self, history: RunHistory) -> None:
+        """Show ``history`` from now on, whole."""
+        if history is self._history:
+            return
+        self._history = history
+        self._drawn_version = None
+        self.show_all()
+
+    def set_view(self, view: ChartView) -> None:
+        """Show another part, or in another way."""
+        if view != self._view:
+            self._view = view
+            self.view_changed.emit(view)
+            self._redraw()
+
+    def set_planned(self, planned: Planned | None, end: int) -> None:
+        """Show the curve that was drawn under the applied learning rates."""
+        self.chart("learning_rate").set_planned(planned, end)
+        self._redraw()
+
+    def set_live(self, is_live: bool) -> None:
+        """Draw at a steady pace, or only when asked to."""
+        if is_live:
+            self._timer.start(self._pace.interval_ms)
+        else:
+            self._timer.stop()
+
+    @Slot()
+    def show_all(self) -> None:
+        """Show everything again."""
+        for chart in self.charts:
+            chart.free_y()
+        self._drawn_version = None
+        self.set_view(self._view.whole())
+        self.refresh()
+
+    @Slot()
+    def refresh(self) -> None:
+        """Draw what can be seen if it is not what was drawn."""
+        version = (id(self._history), self._history.version, self._view)
+        if version == self._drawn_version or not self._can_be_seen():
+            return
+        started = time.perf_counter()
+        self._drawn_version = version
+        span = self._span()
+        for chart in self.charts:
+            if chart.spec.is_optional:
+                chart.setVisible(chart.has_data(self._history))
+            if chart.isVisible() and not chart.visibleRegion().isEmpty():
+                chart.draw(self._history, self._view, span)
+        self.timesteps.draw(self._history)
+        self._pace.drew((time.perf_counter() - started) * 1000)
+        if self._timer.isActive() and self._timer.interval() != self._pace.interval_ms:
+            self._timer.setInterval(self._pace.interval_ms)
+        if math.isfinite(self._pointed):
+            self._point(self._pointed)
+        self.drawn.emit()
+
+    @Slot()
+    def redraw_seen(self) -> None:
+        """Draw charts that were outside the visible part until now, as after scrolling."""
+        self._redraw()
+
+    def _redraw(self) -> None:
+        self._drawn_version = None
+        self.refresh()
+
+    def _can_be_seen(self) -> bool:
+        window = self._page.window()
+        return self._page.isVisible() and not window.isMinimized()
+
+    def _span(self) -> tuple[float, float]:
+        ends = [
+            (float(places[0]), float(places[-1]))
+            for table in (self._history.steps, self._history.memory)
+            if len(places := table.place(self._view.place))
+        ]
+        first = min((end[0] for end in ends), default=0.0)
+        last = max((end[1] for end in ends), default=1.0)
+        return self._view.span(first, last)
+
+    @Slot(object)
+    def _zoomed(self, part: tuple[float, float, float, float]) -> None:
+        start, end, low, high = part
+        plot = self.sender()
+        for chart in self.charts:
+            if chart.plot is plot:
+                chart.set_y_window(low, high)
+        self.set_view(self._view.zoomed(start, end))
+
+    @Slot(float)
+    def _point(self, place: float) -> None:
+        self._pointed = place
+        for chart in self.charts:
+            if chart.isVisible():
+                chart.point_at(self._history, self._view, place)

@@ -1,0 +1,235 @@
+"""A chart of columns of the history."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyqtgraph as pg
+from numpy.typing import NDArray
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QWidget
+
+from gui import theme
+from gui.charts.card import ChartCard, LegendEntry
+from gui.charts.decimate import clipped_range, in_view, nearest, peaks, smoothed, thinned
+from gui.charts.lines import ChartSpec, Line
+from gui.charts.numbers import span_text, whole_text
+from gui.charts.plot import Plot
+from gui.charts.run_history import RunHistory
+from gui.charts.view import ChartView
+from gui.words import tr
+
+Numbers = NDArray[np.float64]
+Planned = Callable[[Numbers], Numbers]
+
+_DOT_SPACING_PX = 7
+_PLANNED_POINTS = 400
+
+
+class TableChart(ChartCard):
+    """Draws the lines of ``spec``; knows nothing of where the history comes from."""
+
+    def __init__(self, spec: ChartSpec, parent: QWidget | None = None) -> None:
+        self.spec = spec
+        self.plot = Plot()
+        legend = [LegendEntry(line.label, line.ink, line.style) for line in spec.lines]
+        if spec.key == "learning_rate":
+            legend.append(LegendEntry(tr("drawn curve"), 1, "peaks"))
+        super().__init__(spec.title, spec.unit, tuple(legend), self.plot, parent)
+        self.setAccessibleName(spec.title)
+        self.plot.setAccessibleName(spec.title)
+        if spec.note:
+            self.setToolTip(spec.note)
+        self._planned: Planned | None = None
+        self._planned_end = 0
+        self._y_window: tuple[float, float] | None = None
+        self._cache: dict[tuple[str, str], tuple[Any, Numbers]] = {}
+        # Under everything else, so that applied dots stand on the curve that was drawn.
+        self._planned_item = pg.PlotDataItem()
+        self.plot.addItem(self._planned_item)
+        self._items = [self._item_for(line) for line in spec.lines]
+        for item in self._items:
+            self.plot.addItem(item)
+
+    def set_planned(self, planned: Planned | None, end: int) -> None:
+        """Show ``planned`` (values at steps) as a line from step 1 to ``end``."""
+        self._planned, self._planned_end = planned, end
+
+    def set_y_window(self, low: float, high: float) -> None:
+        """Keep this part of the y axis until `free_y`; not numbers change nothing."""
+        if math.isfinite(low) and math.isfinite(high) and low < high:
+            self._y_window = (low, high)
+
+    def free_y(self) -> None:
+        """Let the y axis follow the data again."""
+        self._y_window = None
+
+    def has_data(self, history: RunHistory) -> bool:
+        """Return whether there is anything to show."""
+        return any(len(line.table_in(history)) for line in self.spec.lines)
+
+    def draw(self, history: RunHistory, view: ChartView, span: tuple[float, float]) -> None:
+        """Show the part ``span`` of ``history``."""
+        is_log = self.spec.is_log or (self.spec.can_log and view.is_log)
+        self.plot.set_place(view.place)
+        self.plot.set_log(is_log)
+        shown: list[Numbers] = []
+        for line, item in zip(self.spec.lines, self._items, strict=True):
+            x, y = self._points(history, line, view, span)
+            y = _logarithms(y) if is_log else y
+            self._style(item, line)
+            all_known = bool(np.isfinite(y).all())
+            item.setData(x, y, connect="all" if all_known else "finite")
+            shown.append(y)
+        planned = self._draw_planned(history, view, span, is_log)
+        low, high = self._y_range([*shown, planned], view)
+        self.plot.show_range(span, (low, high))
+        self.plot.show_marks(history.marks, view.place)
+
+    def point_at(self, history: RunHistory, view: ChartView, place: float) -> None:
+        """Show the crosshair at ``place`` and read the values there; NaN hides it."""
+        self.plot.show_crosshair(place)
+        if not math.isfinite(place):
+            self.set_readout("")
+            return
+        parts: list[str] = []
+        for line in self.spec.lines:
+            table = line.table_in(history)
+            number = nearest(table.place(view.place), place)
+            if number is None:
+                continue
+            values = self._values(history, line, view)
+            value = float(values[number]) / line.unit_size
+            if math.isfinite(value) and line.style != "dashed":
+                parts.append(f"{line.label} {self.spec.text(value)}")
+        self.set_readout("   ".join([_place_text(view, place), *parts]))
+
+    def _item_for(self, line: Line) -> Any:
+        item = pg.PlotDataItem()
+        self._style(item, line)
+        return item
+
+    def _style(self, item: Any, line: Line) -> None:
+        name = theme.tokens().name
+        if getattr(item, "aozora_theme", None) == name:
+            return
+        item.aozora_theme = name
+        ink = QColor(theme.tokens().series[line.ink])
+        if line.style == "dots":
+            item.setPen(None)
+            item.setSymbol("o")
+            item.setSymbolSize(5 if line.table == "steps" else 8)
+            item.setSymbolBrush(ink)
+            item.setSymbolPen(None)
+            return
+        if line.style == "smooth":
+            item.setPen(pg.mkPen(ink, width=2))
+            item.opts["antialias"] = True
+            return
+        if line.style == "faint":
+            ink.setAlphaF(0.4)
+        dash = Qt.PenStyle.DashLine if line.style == "dashed" else Qt.PenStyle.SolidLine
+        # Thick antialiased lines through many points cost a hundred times more.
+        item.setPen(pg.mkPen(ink, width=1, style=dash))
+
+    def _values(self, history: RunHistory, line: Line, view: ChartView) -> Numbers:
+        """Return the whole column, smoothed where asked for; made again only when it changed."""
+        table = line.table_in(history)
+        if line.style != "smooth":
+            return table.mean(line.column)
+        key = (line.table, line.column)
+        mark = (id(table), table.version, view.smoothing)
+        known = self._cache.get(key)
+        if known is None or known[0] != mark:
+            known = (mark, smoothed(table.mean(line.column), view.smoothing, table.stride))
+            self._cache[key] = known
+        return known[1]
+
+    def _points(
+        self, history: RunHistory, line: Line, view: ChartView, span: tuple[float, float]
+    ) -> tuple[Numbers, Numbers]:
+        table = line.table_in(history)
+        places = table.place(view.place)
+        part = in_view(places, *span)
+        x = places[part]
+        columns = self.plot.columns
+        if line.style == "smooth":
+            x, y = thinned(x, self._values(history, line, view)[part], columns)
+        elif line.style == "dots":
+            spacing = _DOT_SPACING_PX if line.table == "steps" else 1
+            x, y = thinned(x, table.mean(line.column)[part], columns // spacing)
+        else:
+            low, high = table.low(line.column)[part], table.high(line.column)[part]
+            x, y = peaks(x, low, high, columns)
+        if line.table == "memory" and line.column.startswith("device"):
+            # A device without memory of its own has no line at the bottom.
+            y = np.where(y > 0, y, np.nan)
+        return x, y / line.unit_size
+
+    def _draw_planned(
+        self, history: RunHistory, view: ChartView, span: tuple[float, float], is_log: bool
+    ) -> Numbers:
+        scale = _per_step(history, view)
+        if self._planned is None or scale is None or self._planned_end < 1:
+            self._planned_item.setData(np.empty(0), np.empty(0))
+            return np.empty(0)
+        first = max(1.0, math.floor(span[0] / scale))
+        last = min(float(self._planned_end), math.ceil(span[1] / scale))
+        if last < first:
+            self._planned_item.setData(np.empty(0), np.empty(0))
+            return np.empty(0)
+        count = int(min(_PLANNED_POINTS, last - first + 1))
+        steps = np.unique(np.round(np.linspace(first, last, count)))
+        values = self._planned(steps)
+        y = _logarithms(values) if is_log else values
+        self._planned_item.setPen(pg.mkPen(QColor(theme.tokens().series[1]), width=1))
+        self._planned_item.setData(steps * scale, y, connect="finite")
+        return y
+
+    def _y_range(self, shown: list[Numbers], view: ChartView) -> tuple[float, float]:
+        if self._y_window is not None:
+            return self._y_window
+        ranges: list[tuple[float, float]] = []
+        for number, values in enumerate(shown):
+            known = values[np.isfinite(values)]
+            if not len(known):
+                continue
+            is_clipped = view.is_clipped and self.spec.can_log and number == 0
+            clipped = clipped_range(known) if is_clipped else None
+            ranges.append(clipped or (float(known.min()), float(known.max())))
+        if not ranges:
+            return (0.0, 1.0)
+        low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
+        if self.spec.from_zero and not self.plot.is_log:
+            low = min(0.0, low)
+        margin = 0.06 * (high - low) if high > low else max(abs(high) * 0.1, 0.05)
+        return (low if self.spec.from_zero and low == 0.0 else low - margin), high + margin
+
+
+def _logarithms(values: Numbers) -> Numbers:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result: Numbers = np.where(values > 0, np.log10(np.maximum(values, 1e-300)), np.nan)
+    return result
+
+
+def _per_step(history: RunHistory, view: ChartView) -> float | None:
+    """Return how much of the x axis a step is; None where steps are not evenly long."""
+    if view.place == "step":
+        return 1.0
+    if view.place == "epoch" and len(history.steps):
+        step = float(history.steps.place("step")[-1])
+        epoch = float(history.steps.place("epoch")[-1])
+        return epoch / step if step > 0 and epoch > 0 else None
+    return None
+
+
+def _place_text(view: ChartView, place: float) -> str:
+    if view.place == "seconds":
+        return span_text(place)
+    if view.place == "epoch":
+        return tr("epoch {0}").format(f"{place:.2f}")
+    return tr("step {0}").format(whole_text(round(place)))
