@@ -225,4 +225,3 @@ def _font(points: float, weight: QFont.Weight) -> QFont:
     font.setPointSizeF(points * max(QApplication.font().pointSizeF(), 1.0) / 9.0)
     font.setWeight(weight)
     return font
-

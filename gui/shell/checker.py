@@ -1,0 +1,189 @@
+"""Asking the engine about the document, in a child process: the window itself loads no torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, Signal, Slot
+
+from gui.document import Document
+from gui.shell.estimate import Estimate, parse_estimate
+
+log = logging.getLogger(__name__)
+
+_SETTLE_MS = 900
+
+
+def engine_program() -> str:
+    """Return the Python that runs the engine: with a console even where the window has none."""
+    program = Path(sys.executable)
+    if program.name.lower() == "pythonw.exe":
+        return str(program.with_name("python.exe"))
+    return str(program)
+
+
+class EngineQuestion(QObject):
+    """One question to the engine's command line that is answered with JSON.
+
+    Signals:
+        answered: The JSON value, and a text that says why there is none.
+    """
+
+    answered = Signal(object, str)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._process: QProcess | None = None
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether an answer is still to come."""
+        return self._process is not None
+
+    def ask(self, arguments: list[str]) -> None:
+        """Ask; an answer that is still to come to an earlier question never will."""
+        self.drop()
+        process = QProcess(self)
+        environment = QProcessEnvironment.systemEnvironment()
+        environment.insert("PYTHONIOENCODING", "utf-8")
+        process.setProcessEnvironment(environment)
+        process.finished.connect(self._finished)
+        process.errorOccurred.connect(self._failed)
+        self._process = process
+        process.start(engine_program(), ["-m", "aozora", *arguments])
+
+    def drop(self) -> None:
+        """Forget the question that is being asked."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.finished.disconnect(self._finished)
+            process.errorOccurred.disconnect(self._failed)
+            process.kill()
+            process.waitForFinished(2000)
+            process.deleteLater()
+
+    @Slot(QProcess.ProcessError)
+    def _failed(self, error: QProcess.ProcessError) -> None:
+        if error == QProcess.ProcessError.FailedToStart and self._process is not None:
+            process, self._process = self._process, None
+            text = process.errorString()
+            process.deleteLater()
+            self.answered.emit(None, text)
+
+    @Slot(int)
+    def _finished(self, code: int) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        output = bytes(process.readAllStandardOutput().data()).decode("utf-8", errors="replace")
+        said = bytes(process.readAllStandardError().data()).decode("utf-8", errors="replace")
+        process.deleteLater()
+        try:
+            data: Any = json.loads(output)
+        except ValueError:
+            lines = [line for line in said.strip().splitlines() if line.strip()]
+            log.warning("The engine gave no answer (exit code %d): %s", code, said.strip())
+            self.answered.emit(None, "\n".join(lines[-3:]) or f"exit code {code}")
+            return
+        self.answered.emit(data, "")
+
+
+class RunChecker(QObject):
+    """Keeps an estimate of the run in step with the document.
+
+    Asked automatically when the document has no problems of its own and has been still for a
+    moment; never while a run needs the computer.
+
+    Signals:
+        changed: `estimate` or `is_checking` changed.
+    """
+
+    changed = Signal()
+
+    def __init__(self, document: Document, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._document = document
+        self._estimate: Estimate | None = None
+        self._is_paused = False
+        self._question = EngineQuestion(self)
+        self._question.answered.connect(self._take)
+        self._file: Path | None = None
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_SETTLE_MS)
+        self._timer.timeout.connect(self.check_now)
+        document.changed.connect(self._outdate)
+        document.problems_changed.connect(self._outdate)
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The answer for the document as it is; None while there is none."""
+        return self._estimate
+
+    @property
+    def is_checking(self) -> bool:
+        """Whether an answer is to come."""
+        return self._timer.isActive() or self._question.is_asking
+
+    def pause(self, is_paused: bool) -> None:
+        """Ask nothing while a run goes on."""
+        self._is_paused = is_paused
+        if is_paused:
+            self._timer.stop()
+            self._question.drop()
+            self._remove_file()
+            self.changed.emit()
+        elif self._estimate is None:
+            self._outdate()
+
+    @Slot()
+    def check_now(self) -> None:
+        """Ask now, if there is anything to ask about."""
+        self._timer.stop()
+        if self._is_paused or self._document.problems():
+            return
+        self._remove_file()
+        handle, name = tempfile.mkstemp(prefix="aozora-check-", suffix=".json")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(self._document.config(), file)
+        self._file = Path(name)
+        self._question.ask(["check", name, "--json"])
+        self.changed.emit()
+
+    def stop(self) -> None:
+        """End for good; for the end of the program."""
+        self._timer.stop()
+        self._question.drop()
+        self._remove_file()
+
+    @Slot()
+    def _outdate(self) -> None:
+        self._estimate = None
+        self._question.drop()
+        if self._document.problems() or self._is_paused:
+            self._timer.stop()
+        else:
+            self._timer.start()
+        self.changed.emit()
+
+    @Slot(object, str)
+    def _take(self, data: Any, failure: str) -> None:
+        self._remove_file()
+        try:
+            self._estimate = (
+                Estimate(summary={}, failure=failure) if failure else parse_estimate(data)
+            )
+        except ValueError as error:
+            self._estimate = Estimate(summary={}, failure=str(error))
+        self.changed.emit()
+
+    def _remove_file(self) -> None:
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+            self._file = None

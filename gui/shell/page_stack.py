@@ -1,0 +1,129 @@
+"""The pages, each made when it is first wanted."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QStackedWidget, QVBoxLayout, QWidget
+
+from gui import theme
+from gui.document import Document
+from gui.engine.host import EngineHost
+from gui.forms.editors import line_of
+from gui.forms.setting_row import SettingRow
+from gui.forms.settings_card import SettingsCard
+from gui.preferences import PreferenceKeeper
+from gui.shell.banner import Flash
+from gui.shell.form_page import PageHead
+from gui.shell.page_list import LENGTH_SETTINGS, PageSpec, page_of, spec_of
+
+
+class FramedPage(QWidget):
+    """A page that brings no head of its own, under one."""
+
+    def __init__(self, spec: PageSpec, page: QWidget, card: QWidget | None = None) -> None:
+        super().__init__()
+        self.page = page
+        column = QVBoxLayout(self)
+        column.setContentsMargins(theme.GAP_5, theme.GAP_4, theme.GAP_4, theme.GAP_4)
+        column.setSpacing(theme.GAP_3)
+        column.addWidget(PageHead(spec.title, spec.purpose))
+        if card is not None:
+            column.addWidget(card)
+        column.addWidget(page, 1)
+
+
+class PageStack(QStackedWidget):
+    """Shows one page at a time.
+
+    Signals:
+        made: A page was made; carries its key and the widget.
+        shown: Another page is shown; carries its key.
+    """
+
+    made = Signal(str, object)
+    shown = Signal(str)
+
+    def __init__(
+        self,
+        document: Document,
+        host: EngineHost,
+        preferences: PreferenceKeeper,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._document = document
+        self._host = host
+        self._preferences = preferences
+        self._pages: dict[str, QWidget] = {}
+        self._inner: dict[str, QWidget] = {}
+        self.current = ""
+
+    def page(self, key: str) -> QWidget:
+        """Return the page called ``key``, made now if it was not before."""
+        if key not in self._inner:
+            self._make(spec_of(key))
+        return self._inner[key]
+
+    def has(self, key: str) -> bool:
+        """Return whether the page called ``key`` is made already."""
+        return key in self._inner
+
+    def show_page(self, key: str) -> None:
+        """Show the page called ``key``."""
+        self.page(key)
+        self.setCurrentWidget(self._pages[key])
+        if key != self.current:
+            self.current = key
+            self.shown.emit(key)
+
+    def go_to(self, path: str) -> bool:
+        """Show the setting at ``path`` and put the focus there; return whether it was found."""
+        key = page_of(path)
+        self.show_page(key)
+        target = self._target(key, path.split("[")[0])
+        if target is None:
+            return False
+        row = target if not isinstance(target, SettingRow) else target.editor
+        line_of(row).setFocus(Qt.FocusReason.ShortcutFocusReason)
+        Flash(target)
+        return True
+
+    def _target(self, key: str, path: str) -> QWidget | None:
+        page = self._pages[key]
+        reveal = getattr(self._inner[key], "reveal", None)
+        found = reveal(path) if callable(reveal) else None
+        while found is None and path:
+            for card in page.findChildren(SettingsCard):
+                found = found or card.reveal(path)
+            if found is None:
+                found = _marked(page, path)
+            path = path.rpartition(".")[0]
+        return found if isinstance(found, QWidget) else None
+
+    def _make(self, spec: PageSpec) -> None:
+        page = self._built(spec)
+        whole = page
+        if spec.purpose:
+            card = None
+            if spec.key == "schedule":
+                title = self.tr("Length of the run")
+                card = SettingsCard(self._document, title, LENGTH_SETTINGS)
+            whole = FramedPage(spec, page, card)
+        self._inner[spec.key] = page
+        self._pages[spec.key] = whole
+        self.addWidget(whole)
+        self.made.emit(spec.key, page)
+
+    def _built(self, spec: PageSpec) -> QWidget:
+        if spec.key == "preferences":
+            return spec.make(self._preferences, self)
+        if spec.group == "monitor":
+            return spec.make(self._document, self._host, self)
+        return spec.make(self._document, self)
+
+
+def _marked(page: QWidget, path: str) -> QWidget | None:
+    for widget in page.findChildren(QWidget):
+        if widget.property("setting_path") == path:
+            return widget
+    return None

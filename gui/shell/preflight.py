@@ -1,0 +1,176 @@
+"""The panel above the run bar: what stops the run, each with Go to, or what the run would be."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QKeyEvent
+from PySide6.QtWidgets import (
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from aozora.errors import Problem
+from gui import theme
+from gui.engine.states import RunState, RunStatus
+from gui.forms.controls import TonedLabel, rule, tool_button
+from gui.forms.setting_row import sentence
+from gui.forms.shapes import shape_of
+from gui.shell.estimate import Estimate, facts
+from gui.words import counted, tr
+
+_WIDTH = 520
+_MOST_HEIGHT = 420
+
+
+def problem_title(problem: Problem) -> str:
+    """Return the name of the setting ``problem`` is about."""
+    path = problem.path.split("[")[0]
+    try:
+        return tr(shape_of(path).info.label)
+    except KeyError:
+        return problem.path or tr("Configuration")
+
+
+class Preflight(QFrame):
+    """A panel that floats over the page.
+
+    Signals:
+        go_asked: The path of the setting the user wants to mend.
+        check_asked: The user wants the run to be checked again.
+    """
+
+    go_asked = Signal(str)
+    check_asked = Signal()
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setProperty("card", "true")
+        self.setAutoFillBackground(True)
+        self.setFixedWidth(_WIDTH)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(theme.GAP_4, theme.GAP_2, theme.GAP_2, theme.GAP_4)
+        head = QHBoxLayout()
+        self._title = QLabel()
+        self._title.setFont(theme.group_font())
+        close = tool_button("close", self.tr("Close"), token="muted")
+        close.clicked.connect(self.hide)
+        head.addWidget(self._title)
+        head.addStretch(1)
+        head.addWidget(close)
+        column.addLayout(head)
+        self._area = QScrollArea()
+        self._area.setWidgetResizable(True)
+        self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        column.addWidget(self._area, 1)
+        self._height = 0
+        self.hide()
+
+    def show_for(
+        self, problems: tuple[Problem, ...], estimate: Estimate | None, status: RunStatus
+    ) -> None:
+        """Fill the panel."""
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(0, 0, theme.GAP_2, 0)
+        column.setSpacing(theme.GAP_2)
+        if status.state is RunState.FAILED and status.message:
+            self._title.setText(self.tr("The run failed"))
+            self._words(column, status.message, "error")
+            self._words(column, status.hint, "text")
+        elif problems:
+            count = counted(len(problems), tr("problem"), tr("problems"))
+            self._title.setText(self.tr("{0} before it can start").format(count))
+            for number, problem in enumerate(problems):
+                if number:
+                    column.addWidget(rule())
+                column.addLayout(self._problem(problem))
+        elif estimate is not None and estimate.failure:
+            self._title.setText(self.tr("The run could not be checked"))
+            self._words(column, estimate.failure, "warn")
+            column.addWidget(self._again(), 0, Qt.AlignmentFlag.AlignLeft)
+        elif estimate is not None:
+            self._title.setText(self.tr("Ready to train"))
+            column.addLayout(self._facts(estimate))
+            for note in estimate.notes:
+                self._words(column, note, "muted")
+        else:
+            self._title.setText(self.tr("Checking the run"))
+            text = self.tr("Model, pictures and memory are being looked at.")
+            self._words(column, text, "muted")
+        column.addStretch(1)
+        old = self._area.takeWidget()
+        if old is not None:
+            old.deleteLater()
+        self._area.setWidget(inner)
+        inner.setFixedWidth(_WIDTH - theme.GAP_4 - theme.GAP_2 - 14)
+        self._height = column.heightForWidth(inner.width())
+        if self._height < 0:
+            self._height = inner.sizeHint().height()
+
+    def place_above(self, bottom: int, left: int) -> None:
+        """Stand with the lower left corner at this place of the parent."""
+        height = min(self._height + 68, _MOST_HEIGHT, max(bottom - 16, 120))
+        self.setGeometry(left, bottom - height - 8, _WIDTH, height)
+        self.raise_()
+
+    def _words(self, column: QVBoxLayout, text: str, tone: str) -> None:
+        if text:
+            label = TonedLabel(text, tone)  # type: ignore[arg-type]
+            label.setWordWrap(True)
+            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            column.addWidget(label)
+
+    def _problem(self, problem: Problem) -> QHBoxLayout:
+        row = QHBoxLayout()
+        words = QVBoxLayout()
+        words.setSpacing(1)
+        title = QLabel(problem_title(problem))
+        title.setTextFormat(Qt.TextFormat.PlainText)
+        text = TonedLabel(sentence(problem))
+        text.setWordWrap(True)
+        words.addWidget(title)
+        words.addWidget(text)
+        row.addLayout(words, 1)
+        if problem.path:
+            button = QPushButton(self.tr("Go to"))
+            button.setAccessibleName(self.tr("Go to {0}").format(title.text()))
+            button.setProperty("problem_path", problem.path)
+            button.clicked.connect(self._go)
+            row.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
+        return row
+
+    def _go(self) -> None:
+        sender = self.sender()
+        assert sender is not None
+        self.hide()
+        self.go_asked.emit(str(sender.property("problem_path")))
+
+    def _again(self) -> QPushButton:
+        button = QPushButton(self.tr("Check again"))
+        button.clicked.connect(self.check_asked)
+        return button
+
+    def _facts(self, estimate: Estimate) -> QGridLayout:
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(theme.GAP_5)
+        grid.setVerticalSpacing(theme.GAP_1)
+        grid.setColumnStretch(1, 1)
+        for row, (name, value) in enumerate(facts(estimate)):
+            text = QLabel(value)
+            text.setFont(theme.number_font())
+            grid.addWidget(TonedLabel(name), row, 0)
+            grid.addWidget(text, row, 1)
+        return grid
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Handle a key."""
+        if event.key() == Qt.Key.Key_Escape:
+            self.hide()
+        else:
+            super().keyPressEvent(event)
