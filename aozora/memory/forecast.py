@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from aozora.config.sections import TrainingSection
 from aozora.memory.accounting import (
@@ -13,9 +15,9 @@ from aozora.memory.accounting import (
     RunSizes,
     UNetFacts,
     reserved,
-    slabs,
+    slabs_of,
 )
-from aozora.memory.machine import Machine
+from aozora.memory.machine import Machine, Rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,7 @@ class Choice:
         device_records: Bytes of records that may stay on the device.
         ring: Wanted size of the ring.
         stored: Activations that may be stored beyond those of full recomputation.
+        for_saves: Main memory for what changes while it is being saved; page-locked like the rest.
     """
 
     streamed: frozenset[str] = frozenset()
@@ -60,6 +63,7 @@ class Choice:
     device_records: int = 0
     ring: int = 0
     stored: int = 0
+    for_saves: int = 0
 
 
 class Forecaster:
@@ -93,6 +97,9 @@ class Forecaster:
         num_params = sum(_numel(shape) for shape in facts.shapes.values())
         share = num_params / coefficients.num_params
         self._scale = share * training.batch_size * facts.latent_pixels / STANDARD_PIXELS
+        has_card = machine.has_card
+        self._loaded = coefficients.loaded_bytes if has_card else 0
+        self._workspace = coefficients.workspace_bytes if has_card else 0
         self._wide = sizes.itemsize / 2  # activations have the weights' format
 
     def storable(self, streamed: int) -> int:
@@ -119,10 +126,16 @@ class Forecaster:
         """Return what ``choice`` would take."""
         vram_parts = self._vram(choice)
         blocks = self._host_blocks(choice)
-        ram_parts = self._ram(choice, blocks)
+        slabs = slabs_of(
+            (size, expected)
+            for name, part in blocks.items()
+            for expected in [self._expected(name, part)]
+            for size in part
+        )
+        ram_parts = self._ram(choice, blocks, slabs)
         vram = sum(size for _, size in vram_parts)
         ram = sum(size for _, size in ram_parts)
-        pinned = self._pinned(blocks)
+        pinned = self._pinned(choice, slabs)
         if not self._machine.has_card:
             ram_parts = (*ram_parts, *vram_parts)
             vram, ram, vram_parts = 0, ram + vram, ()
@@ -136,6 +149,10 @@ class Forecaster:
             ram_parts=ram_parts,
         )
 
+    @cache  # noqa: B019 - lives as long as one plan is made
+    def _ring_bytes(self, wanted: int, gradients: GradientPlace) -> int:
+        return self.sizes.ring_bytes(wanted, gradients)
+
     def _vram(self, choice: Choice) -> tuple[tuple[str, int], ...]:
         sizes, known = self.sizes, self._known
         slot = max(
@@ -148,11 +165,11 @@ class Forecaster:
         if choice.gradients == "device":
             width = sizes.sum_itemsize["device"]
             sums += [numel * width for unit in sizes.units for numel in unit.buckets]
-        ring = sizes.ring_bytes(choice.ring, choice.gradients)
+        ring = self._ring_bytes(choice.ring, choice.gradients)
         activations = int(known.recomputed_bytes * self._scale * self._wide) + choice.stored
         # Small blocks of all kinds share segments, so their rounding is counted once, at the end.
         parts = [
-            ("CUDA", self._machine.context_bytes),
+            ("CUDA", self._machine.context_bytes + self._loaded),
             ("weights", sum(weights)),
             ("slots of streamed weights", sum(slots)),
             ("optimizer states", sum(records)),
@@ -160,7 +177,7 @@ class Forecaster:
             ("passing through", ring),
             ("work space of the update", sizes.scratch),
             ("activations", activations),
-            ("work space of kernels", known.workspace_bytes if self._machine.has_card else 0),
+            ("work space of kernels", self._workspace),
         ]
         if self._machine.has_card:
             laid_out = [*weights, *slots, *records, *sums, ring, sizes.scratch]
@@ -169,7 +186,17 @@ class Forecaster:
             parts.append(("lost between blocks", rounding + slack))
         return tuple((name, size) for name, size in parts if size)
 
-    def _host_blocks(self, choice: Choice) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    def _expected(self, name: str, blocks: tuple[int, ...]) -> int:
+        """Return how much the engine expects to ask for when it asks for blocks of a kind."""
+        if name == "copy buffers":
+            return 0
+        if name == "weights":
+            return sum(unit.streamed for unit in self.sizes.units) + self.sizes.small_flat
+        if name == "optimizer states":
+            return self.sizes.record_bytes + self.sizes.small_records
+        return sum(blocks)
+
+    def _host_blocks(self, choice: Choice) -> dict[str, tuple[int, ...]]:
         """Return the blocks of host memory in the order in which they are allocated."""
         sizes = self.sizes
         weights = tuple(unit.streamed for unit in sizes.units if unit.name in choice.streamed)
@@ -177,99 +204,122 @@ class Forecaster:
         if choice.gradients == "host":
             width = sizes.sum_itemsize["host"]
             sums = tuple(numel * width for unit in sizes.units for numel in unit.buckets)
-        kept = sorted(sizes.records_on_device(choice.device_records))
         records = [size for unit in sizes.units for size in unit.records]
-        for size in kept:
+        for size in sizes.records_on_device(choice.device_records):
             records.remove(size)
-        blocks = [("weights", weights), ("gradients", sums), ("optimizer states", tuple(records))]
-        total = sum(sum(part) for _, part in blocks)
-        if self._machine.has_card and total > self._pin_bytes:
+        bounce: tuple[int, ...] = ()
+        if self._machine.has_card and sum(weights) + sum(sums) + sum(records) > self._pins(choice):
             bounce = sizes.bounce_bytes(choice.gradients)
-            blocks.insert(0, ("copy buffers", (bounce,)))
-        return tuple(blocks)
+        return {
+            "copy buffers": bounce,
+            "weights": weights,
+            "gradients": sums,
+            "optimizer states": tuple(records),
+        }
+
+    def _pins(self, choice: Choice) -> int:
+        """Return the page-locked memory that is left when saves have theirs."""
+        return max(0, self._pin_bytes - choice.for_saves)
 
     def _ram(
-        self, choice: Choice, blocks: tuple[tuple[str, tuple[int, ...]], ...]
+        self, choice: Choice, blocks: Mapping[str, tuple[int, ...]], slabs: tuple[int, ...]
     ) -> tuple[tuple[str, int], ...]:
         known, training = self._known, self._training
         batch = known.batch_bytes * training.batch_size * (training.prefetch_batches + 1)
         batch = batch * self._facts.latent_pixels // STANDARD_PIXELS
-        parts = [("programs and libraries", known.process_bytes), ("batches", batch)]
-        parts += [(name, sum(part)) for name, part in blocks]
-        return tuple((name, size) for name, size in parts if size)
+        used = {name: sum(part) for name, part in blocks.items()}
+        parts = {
+            "programs and libraries": known.process_bytes,
+            "batches": batch,
+            **used,
+            "unused ends of slabs": sum(slabs) - sum(used.values()),
+            "changes during saves": choice.for_saves,
+        }
+        return tuple((name, size) for name, size in parts.items() if size)
 
-    def _pinned(self, blocks: tuple[tuple[str, tuple[int, ...]], ...]) -> int:
+    def _pinned(self, choice: Choice, slabs: tuple[int, ...]) -> int:
+        """Return what is page-locked: slab after slab, those left out that no longer fit."""
         if not self._machine.has_card:
             return 0
-        left = self._pin_bytes
-        for _, part in blocks:
-            for slab in slabs(part, sum(part)):
-                if slab <= left:
-                    left -= slab
-        return self._pin_bytes - left
+        budget = left = self._pins(choice)
+        for slab in slabs:
+            if slab <= left:
+                left -= slab
+        return budget - left + choice.for_saves
 
     def _disk(self) -> int:
         """Return the size of a save: the model file, and the state to go on from."""
         return self._facts.file_bytes + self.sizes.state_bytes
 
     def _seconds(self, choice: Choice, pinned: int) -> float:
+        """Return how long an optimizer step takes, with all its batches."""
         known, machine, sizes = self._known, self._machine, self.sizes
-        speed = machine.rates.flops * known.utilisation
-        trained = sizes.trained / max(sizes.total, 1)
+        count = self._training.accumulation_steps
         storable = self.storable(0)
         again = 1 - (choice.stored / storable if storable else 0.0)
-        forward = known.forward_flops * self._scale
-        flops = forward * (2 + trained) + known.recompute_flops * self._scale * again
-        computing = flops / speed
-        launching = 0.0
-        if machine.has_card:
-            launching = known.launch_seconds + known.recompute_launch_seconds * again
-        compute = max(computing, launching)
-        count = self._training.accumulation_steps
+        first = known.forward_flops * self._scale
+        second = first * (1 + sizes.trained / max(sizes.total, 1))
+        second += known.recompute_flops * self._scale * again
+        speed = machine.rates.flops * known.utilisation
+        forward, backward = first / speed, second / speed
         if not machine.has_card:
-            return compute * count
-        batches = [
-            max(compute, *self._link_seconds(choice, number, count)) for number in range(count)
-        ]
-        update = self._update_seconds(choice, pinned)
-        # The next forward pass begins while the update is still under way.
-        hidden = compute * forward / flops
-        return sum(batches) + max(0.0, update - hidden)
-
-    def _link_seconds(self, choice: Choice, number: int, count: int) -> tuple[float, float]:
-        """Return how long copies take beside one batch, each way."""
-        sizes, rates = self.sizes, self._machine.rates
+            return (forward + backward) * count
+        launching = known.launch_seconds + known.recompute_launch_seconds * again
+        slower = max(1.0, launching / (forward + backward))
+        slower *= 1 + (known.parking_share if choice.gradients != "device" else 0.0)
+        slower *= 1 + (known.streaming_share if choice.streamed else 0.0)
+        forward, backward = forward * slower, backward * slower
+        link = _Link(machine.rates, known.link_share)
         weights = sum(unit.streamed for unit in sizes.units if unit.name in choice.streamed)
-        down, up = 2 * weights, 0
-        if choice.gradients == "host":
-            sums = sizes.sum_bytes("host")
-            down += sums if number > 0 else 0
-            first = sums * sizes.itemsize // sizes.sum_itemsize["host"]
-            up += first if number == 0 and count > 1 else sums
-        elif choice.gradients == "nowhere":
-            off = self._records_off_device(choice)
-            streamed = sum(u.flat for u in sizes.units if u.name in choice.streamed)
-            down += off + streamed
-            up += off + streamed
-        rate = (rates.duplex if down and up else rates.to_device) * self._known.link_share
-        return down / rate, up / (rates.duplex * self._known.link_share)
+        seconds = 0.0
+        for number in range(count):
+            down, up = self._gradient_traffic(choice, number, count)
+            seconds += max(forward, link.seconds(weights, 0))
+            seconds += max(backward, link.seconds(weights + down, up))
+        # The next forward pass begins while the update is still under way.
+        return seconds + max(0.0, self._update_seconds(choice, pinned, link) - forward)
+
+    def _gradient_traffic(self, choice: Choice, number: int, count: int) -> tuple[int, int]:
+        """Return the bytes that come and go beside one backward, streamed weights aside."""
+        sizes = self.sizes
+        if choice.gradients == "device":
+            return 0, 0
+        if choice.gradients == "nowhere":
+            written = sum(unit.flat for unit in sizes.units if unit.name in choice.streamed)
+            passing = self._records_off_device(choice) + written
+            return passing, passing
+        sums = sizes.sum_bytes("host")
+        single = sums * sizes.itemsize // sizes.sum_itemsize["host"]
+        return (sums if number > 0 else 0), (single if number == 0 else sums)
 
     def _records_off_device(self, choice: Choice) -> int:
         kept = self.sizes.records_on_device(choice.device_records)
         return self.sizes.record_bytes - sum(kept)
 
-    def _update_seconds(self, choice: Choice, pinned: int) -> float:
+    def _update_seconds(self, choice: Choice, pinned: int, link: _Link) -> float:
+        """Return how long the optimizer pass takes on its own."""
         if choice.gradients == "nowhere":
             return 0.0
-        sizes, rates = self.sizes, self._machine.rates
+        sizes = self.sizes
         records = self._records_off_device(choice)
-        streamed = sum(unit.flat for unit in sizes.units if unit.name in choice.streamed)
+        weights = sum(unit.flat for unit in sizes.units if unit.name in choice.streamed)
         sums = sizes.sum_bytes("host") if choice.gradients == "host" else 0
-        down = records + streamed + sums
-        seconds = down / (rates.duplex * self._known.link_share)
-        # What is not page-locked is copied twice by the host, once for each way.
-        loose = max(0, records + streamed + sums - pinned)
-        return max(seconds, 2 * loose / rates.memcpy)
+        seconds = link.seconds(records + weights + sums, records + weights)
+        # What is not page-locked is copied by the host as well, once for each way.
+        loose = min(records, max(0, records + weights + sums - pinned))
+        return max(seconds, 2 * loose / self._machine.rates.memcpy)
+
+
+@dataclass(frozen=True)
+class _Link:
+    rates: Rates
+    share: float
+
+    def seconds(self, down: int, up: int) -> float:
+        """Return how long copies of so many bytes each way take."""
+        both = min(down, up)
+        alone = (down - both) / self.rates.to_device + (up - both) / self.rates.to_host
+        return (both / self.rates.duplex + alone) / self.share
 
 
 def _numel(shape: tuple[int, ...]) -> int:

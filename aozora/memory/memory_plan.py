@@ -34,12 +34,14 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "fp16": torch.float16,
     "fp32": torch.float32,
 }
+_SHARE_FOR_SAVES = 16
+_COUNT_STEP = 2
 _SLOTS = 3
 _FEWEST_SLOTS = 2
 # A record on the device costs its bytes and what is lost between blocks.
 _RECORD_COST = 1.03
 # Of arrangements that take about as long, the simplest is taken: the estimate is no better.
-_SAME_SECONDS = 1.01
+_SAME_SECONDS = 1.04
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,8 @@ class MemoryPlan:
         states_on_device_bytes: Records stay on the device up to that many bytes.
         ring_bytes: Device memory through which everything passes.
         recompute_budget_bytes: Activations that may be stored beyond those of full recomputation.
-        pinned_bytes: Most main memory to page-lock.
+        pinned_bytes: Most main memory to page-lock, that for saves aside.
+        save_bytes: Main memory for what changes while it is being saved.
         predicted: What it comes to.
         sentence: The plan in plain words.
         shortfalls: What does not fit, and what to do; empty when all does.
@@ -69,6 +72,7 @@ class MemoryPlan:
     ring_bytes: int
     recompute_budget_bytes: int
     pinned_bytes: int
+    save_bytes: int
     predicted: MemoryForecast
     sentence: str
     shortfalls: tuple[Problem, ...] = ()
@@ -124,7 +128,8 @@ def plan_memory(config: TrainConfig, facts: UNetFacts, machine: Machine) -> Memo
         states_on_device_bytes=choice.device_records,
         ring_bytes=choice.ring,
         recompute_budget_bytes=choice.stored,
-        pinned_bytes=limits.pinned,
+        pinned_bytes=max(0, limits.pinned - choice.for_saves),
+        save_bytes=choice.for_saves,
         predicted=predicted,
         sentence=_sentence(choice, predicted, sizes, forecaster, limits, machine),
         shortfalls=_shortfalls(predicted, limits),
@@ -191,11 +196,12 @@ def moments_of(config: TrainConfig) -> Moments:
 def _choices(config: TrainConfig, sizes: RunSizes, machine: Machine) -> Iterator[Choice]:
     """Yield arrangements, simple ones first; how spare memory is spent is added by `_fill`."""
     section = config.memory
-    counts: Sequence[int] = range(len(sizes.blocks) + 1)
+    most = len(sizes.blocks)
+    counts: Sequence[int] = [*range(0, most, _COUNT_STEP), most]
     if section.weights == "resident" or not (machine.has_card or section.weights == "streamed"):
         counts = [0]
     elif section.weights == "streamed":
-        counts = [len(sizes.blocks)]
+        counts = [most]
     elif section.recompute == "none":
         counts = [0]  # a streamed block is always computed twice
     for count in counts:
@@ -216,7 +222,7 @@ def _gradient_places(config: TrainConfig, machine: Machine) -> Sequence[Gradient
         return ("nowhere",)
     if config.memory.gradients != "auto":
         return (config.memory.gradients,)
-    return ("host", "device") if machine.has_card else ("device",)
+    return ("device", "host") if machine.has_card else ("device",)
 
 
 def _spread(sizes: RunSizes, count: int) -> list[str]:
@@ -242,9 +248,12 @@ def _fill(choice: Choice, config: TrainConfig, forecaster: Forecaster, limits: L
         choice = replace(choice, stored=storable)
     if section.states == "device":
         choice = replace(choice, device_records=records)
-    if not limits.vram:
-        return replace(choice, stored=storable if section.recompute != "all" else 0)
     forecast = forecaster.forecast(choice)
+    for_saves = min(COEFFICIENTS.save_bytes, max(0, limits.ram - forecast.ram) // 2)
+    if not limits.vram:
+        stored = storable if section.recompute != "all" else 0
+        return replace(choice, stored=stored, for_saves=for_saves)
+    choice = replace(choice, for_saves=min(for_saves, limits.pinned // _SHARE_FOR_SAVES))
     spare = limits.vram - forecast.vram
     if section.states == "auto":
         # Main memory comes first: without it nothing works at all.
@@ -255,7 +264,7 @@ def _fill(choice: Choice, config: TrainConfig, forecaster: Forecaster, limits: L
         stored = min(int(spare / forecaster.cost_of_stored), storable)
         choice = replace(choice, stored=stored)
         spare -= int(stored * forecaster.cost_of_stored)
-    if section.states == "auto" and spare > 0:
+    if section.states == "auto" and spare > 0 and not choice.streamed:
         more = min(choice.device_records + int(spare / _RECORD_COST), records)
         choice = replace(choice, device_records=more)
     return choice

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from aozora.memory.accounting import MIB, UNetFacts, reserved, sizes_of, slabs
+from aozora.memory.accounting import MIB, UNetFacts, reserved, sizes_of, slabs_of
 from aozora.memory.units import is_transformer_block, unit_of
 from optimizers.adafactor import AdafactorRule
 from optimizers.chunk_update import update_for
@@ -114,7 +114,7 @@ def test_sizes_are_those_of_the_engine(rule, moments, dtype, micro_steps, sums, 
         if name not in TRAINED and name not in engine.frozen
     )
     assert sum(sizes.weight_bytes(streamed)) == weights
-    assert sizes.bounce_bytes(gradients) == 6 * max(map(engine._chunk_bytes, engine.chunks()))
+    assert sizes.bounce_bytes(gradients) == (max(map(engine._chunk_bytes, engine.chunks())),) * 6
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -134,7 +134,7 @@ def test_slabs_are_those_of_host_memory(monkeypatch):
     memory = HostMemory(CPU, 0)
     for size in blocks:
         memory.allocate(size, expected=sum(blocks))
-    assert sum(slabs(blocks, sum(blocks))) == memory.num_bytes
+    assert sum(slabs_of((size, sum(blocks)) for size in blocks)) == memory.num_bytes
 
 
 def test_blocks_above_ten_mebibytes_have_segments_of_their_own():
