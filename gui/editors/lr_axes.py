@@ -91,7 +91,7 @@ class LrAxes:
         Above the range it is drawn at the edge. Below the range it is drawn in the upper half of
         the lane of 0, in proportion, so that a curve on its way to 0 has no step.
         """
-        lowest = 10.0**self.decades.low
+        lowest = math.pow(10.0, self.decades.low)
         if lr < lowest:
             return self.lane_top + (1.0 - max(lr, 0.0) / lowest) * ZERO_LANE / 2
         exponent = min(math.log10(lr), self.decades.high)

@@ -114,6 +114,7 @@ class LrEditor(QWidget):
         card.body.addLayout(bar)
         card.body.addWidget(self.strip)
         card.body.addWidget(self.chart, 1)
+        self.chart.setMinimumHeight(260)
         card.body.addWidget(self.notice)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

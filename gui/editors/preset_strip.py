@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidg
 
 from gui.editors.numbers import parse_number
 from gui.forms.controls import DropDown, TonedLabel
+from gui.theme import CONTROL_HEIGHT
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class PresetStrip(QWidget):
     def _add_number(self, number: PresetNumber) -> None:
         title = QLabel(number.label)
         field = QLineEdit(self._typed.get(number.key, number.text))
-        field.setFixedWidth(74)
+        field.setFixedSize(74, CONTROL_HEIGHT)
         field.setToolTip(number.help)
         field.setAccessibleName(number.label)
         field.editingFinished.connect(self._preview)

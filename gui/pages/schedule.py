@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from PySide6.QtWidgets import QWidget
 
 from aozora.config.lr_schedule import LrSchedule
 from gui.document import Document
 from gui.editors.lr_edit import Run
 from gui.editors.lr_editor import LrEditor
 from gui.editors.run_length import PlannedRun, planned_run
+from gui.forms.setting_row import SettingRow
+from gui.shell.form_page import FormPage
+from gui.words import tr
 
 CURVE = "schedule.learning_rate"
 _WATCHED = frozenset(
@@ -28,18 +31,18 @@ _WATCHED = frozenset(
 _ADAM_LIKE = frozenset({"raven_adamw", "adamw", "velo_rms"})
 
 
-class SchedulePage(QWidget):
+class Page(FormPage):
     """Shows and edits the curve of the document."""
 
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._document = document
+        purpose = tr(
+            "The learning rate over the run. What is drawn is what is applied, step for step."
+        )
+        super().__init__(document, tr("Schedule"), purpose, parent, is_wide=True)
         self._batches_per_epoch = 0
         self._trained: tuple[int, float] | None = None
         self.editor = LrEditor()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.editor)
+        self.add(self.editor)
         self.editor.committed.connect(self._commit)
         document.changed.connect(self._document_changed)
         self._refresh()
@@ -65,17 +68,25 @@ class SchedulePage(QWidget):
 
     def plan(self) -> PlannedRun:
         """Return what is known of the run's length."""
-        return planned_run(self._document.value, self._batches_per_epoch)
+        return planned_run(self.document.value, self._batches_per_epoch)
+
+    def reveal(self, path: str) -> SettingRow | None:
+        """Bring the setting at ``path`` into view: the curve is drawn, so that is the chart."""
+        if path.startswith(CURVE):
+            self.verticalScrollBar().setValue(0)
+            self.editor.chart.setFocus()
+            return None
+        return super().reveal(path)
 
     def _commit(self, schedule: LrSchedule, title: str, may_merge: bool) -> None:
-        self._document.set_values({CURVE: schedule.to_json()}, title, may_merge=may_merge)
+        self.document.set_values({CURVE: schedule.to_json()}, title, may_merge=may_merge)
 
     def _document_changed(self, paths: frozenset[str]) -> None:
         if paths & _WATCHED:
             self._refresh()
 
     def _refresh(self) -> None:
-        value = self._document.value
+        value = self.document.value
         plan = self.plan()
         trained = None
         if self._trained is not None and plan.steps > 1:

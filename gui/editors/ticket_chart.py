@@ -1,0 +1,404 @@
+"""The ticket chart: one paints how often each noise level is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from PySide6.QtCore import QEvent, QPointF, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import (
+    QAccessible,
+    QAccessibleValueChangeEvent,
+    QContextMenuEvent,
+    QFontMetricsF,
+    QHideEvent,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+)
+from PySide6.QtWidgets import QApplication, QSizePolicy, QWidget
+
+from aozora.config.schema import TrainConfig
+from gui.editors.inks import inks
+from gui.editors.ticket_axes import TicketAxes
+from gui.editors.ticket_edit import axis_top
+from gui.editors.ticket_gestures import Painting, Ruling, Scaling, Smoothing, TicketGesture
+from gui.editors.ticket_keys import TicketKeys
+from gui.editors.ticket_menu import TicketMenu
+from gui.editors.ticket_paint import TicketScene, paint_tickets
+from gui.editors.ticket_view import TicketView, drawn_weights, spoken_bar
+from gui.theme import notifier
+
+_COMPACT_PX = 300
+_CLICK_PX = 3.0
+
+
+class TicketChart(QWidget):
+    """A chart of a ticket pool that can be painted.
+
+    It holds a snapshot; whoever owns the pool gives it anew after `committed`.
+
+    Signals:
+        previewed: The bars in the middle of a gesture.
+        committed: The new bars, what was done, and whether it may join the step before.
+        selected: The chosen bars, a tuple of int.
+        noticed: A sentence worth showing.
+    """
+
+    previewed = Signal(object)
+    committed = Signal(object, str, bool)
+    selected = Signal(object)
+    noticed = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        config = TrainConfig()
+        self._view = TicketView(config, 0, drawn_weights(config))
+        self._shown: TicketView | None = None
+        self._gesture: TicketGesture | None = None
+        self._title = ""
+        self._press: QPointF | None = None
+        # A click may turn out to be the first half of a double click, which edits the number.
+        self._click = QTimer(self, singleShot=True)
+        self._click.setInterval(QApplication.doubleClickInterval())
+        self._click.timeout.connect(self._finish)
+        self._chosen: frozenset[int] = frozenset()
+        self._current = 0
+        self._locked: frozenset[int] = frozenset()
+        self._hovered: int | None = None
+        self._ghost: tuple[float, ...] | None = None
+        self._drawn: tuple[int, ...] = ()
+        self._losses: tuple[float | None, ...] = ()
+        self._highest = axis_top(self._view.weights)
+        self._keys = TicketKeys(self)
+        self._menu = TicketMenu(self)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setMouseTracking(True)
+        self.setMinimumSize(200, 180)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self.setAccessibleName(self.tr("Timestep tickets"))
+        notifier().changed.connect(self.update)
+        self._announce()
+
+    # What is shown
+
+    @property
+    def view(self) -> TicketView:
+        """The pool, as it was given or last committed."""
+        return self._view
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The bars, as they were given or last committed."""
+        return self._view.weights
+
+    @property
+    def chosen(self) -> frozenset[int]:
+        """The chosen bars."""
+        return self._chosen
+
+    @property
+    def current(self) -> int:
+        """The bar the keys act on."""
+        return self._current
+
+    @property
+    def locked(self) -> frozenset[int]:
+        """Bars that stay as they are."""
+        return self._locked
+
+    @property
+    def is_dragging(self) -> bool:
+        """Whether a gesture runs."""
+        return self._gesture is not None
+
+    def set_view(self, view: TicketView) -> None:
+        """Show ``view``; a running gesture ends without a change."""
+        if view == self._view and not self.is_dragging:
+            return
+        self._forget_gesture()
+        if view.bins != self._view.bins:
+            self._locked = frozenset()
+            self._ghost = None
+            self._drawn, self._losses = (), ()
+            self._chosen = frozenset()
+            self._current = min(self._current, view.bins - 1)
+        self._view = view
+        self._fit()
+        self._announce()
+        self.update()
+
+    def set_ghost(self, weights: tuple[float, ...] | None) -> None:
+        """Show other bars as a dashed outline."""
+        self._ghost = weights
+        self._fit()
+        self.update()
+
+    def set_progress(self, drawn: Sequence[int], losses: Sequence[float | None]) -> None:
+        """Show what a run has drawn so far by bar, and the mean loss there."""
+        self._drawn, self._losses = tuple(drawn), tuple(losses)
+        self.update()
+
+    def choose(self, bars: Iterable[int], current: int | None = None) -> None:
+        """Choose ``bars``; keys act on ``current``, or on the first of them."""
+        chosen = frozenset(bars)
+        if current is not None:
+            self._current = current
+        elif chosen and self._current not in chosen:
+            self._current = min(chosen)
+        if chosen != self._chosen:
+            self._chosen = chosen
+            self.selected.emit(tuple(sorted(chosen)))
+        self._announce()
+        self.update()
+
+    def lock(self, bars: Iterable[int], *, on: bool) -> None:
+        """Lock bars, so that painting passes over them, or unlock them."""
+        self._locked = self._locked | set(bars) if on else self._locked - set(bars)
+        self._announce()
+        self.update()
+
+    def commit(self, weights: tuple[float, ...], title: str, *, may_merge: bool = False) -> None:
+        """Make ``weights`` the bars and say so, unless they are the same."""
+        self._shown = None
+        if weights == self._view.weights:
+            self.update()
+            return
+        self._view = self._view.with_weights(weights)
+        self._fit()
+        self.committed.emit(weights, title, may_merge)
+        self._announce()
+        self.update()
+
+    def spoken_value(self) -> str:
+        """Return the bar the keys act on, in words."""
+        text = spoken_bar(self._view, self._current)
+        if self._current in self._locked:
+            text += self.tr(", locked")
+        if len(self._chosen) > 1:
+            text = self.tr("{} bars chosen, ").format(len(self._chosen)) + text
+        return text
+
+    def _announce(self) -> None:
+        text = self.spoken_value()
+        if text != self.accessibleDescription():
+            self.setAccessibleDescription(text)
+            if QAccessible.isActive():
+                QAccessible.updateAccessibility(QAccessibleValueChangeEvent(self, text))
+
+    # Geometry
+
+    def axes(self) -> TicketAxes:
+        """Return where everything lies at the present size."""
+        metrics = QFontMetricsF(self.font())
+        compact = self._is_compact()
+        left = 10.0 if compact else metrics.horizontalAdvance("0.00\u00d7") + 14.0
+        bottom = 10.0 if compact else 2 * metrics.height() + 16.0
+        right, top = (10.0, 10.0) if compact else (24.0, 12.0)
+        width = max(self.width() - left - right, 20.0)
+        height = max(self.height() - top - bottom, 40.0)
+        return TicketAxes(left, top, width, height, self._view.bins, self._highest)
+
+    def bar_position(self, index: int, weight: float) -> QPointF:
+        """Return the middle of bar ``index`` at the height of ``weight``."""
+        axes = self.axes()
+        return QPointF(axes.bar_left(index) + axes.bar_width / 2, axes.to_py(weight))
+
+    def _is_compact(self) -> bool:
+        return self.width() < _COMPACT_PX
+
+    def _fit(self) -> None:
+        """Fit the axis; not in a gesture, or bars would run away from the mouse."""
+        if not self.is_dragging:
+            self._highest = axis_top((*self._view.weights, *(self._ghost or ())))
+
+    # Mouse
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        """Begin to paint, rule, smooth or scale."""
+        self.settle()
+        axes = self.axes()
+        place = event.position()
+        if event.button() != Qt.MouseButton.LeftButton or not self._is_near(place, axes):
+            return
+        self.setFocus(Qt.FocusReason.MouseFocusReason)
+        bar, weight = axes.bar_at(place.x()), axes.to_weight(place.y())
+        held, weights = event.modifiers(), self._view.weights
+        self._press = place
+        self.choose((), current=bar)
+        gesture: TicketGesture
+        if held & Qt.KeyboardModifier.ControlModifier:
+            self._title = self.tr("scale bars")
+            self._gesture = Scaling(weights, self._locked, weight, weights)
+            return
+        if held & Qt.KeyboardModifier.ShiftModifier:
+            self._title = self.tr("straight bars")
+            gesture = Ruling(weights, self._locked, (bar, weight), weights)
+        elif held & Qt.KeyboardModifier.AltModifier:
+            self._title = self.tr("smooth bars")
+            gesture = Smoothing(weights, self._locked)
+        else:
+            self._title = self.tr("paint bars")
+            gesture = Painting(weights, self._locked)
+        self._carry_on(gesture, bar, weight)
+
+    def _is_near(self, place: QPointF, axes: TicketAxes) -> bool:
+        return (
+            axes.left - 4 <= place.x() <= axes.right + 4
+            and axes.top - 12 <= place.y() <= axes.bottom + 12
+        )
+
+    def _carry_on(self, gesture: TicketGesture, bar: int, weight: float) -> None:
+        self._gesture = gesture.to(bar, weight)
+        self._current = bar
+        self._shown = self._view.with_weights(self._gesture.weights)
+        self.previewed.emit(self._gesture.weights)
+        self.update()
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        """Carry on with the gesture, or show what is under the mouse."""
+        axes, place = self.axes(), event.position()
+        if self._gesture is not None:
+            if self._click.isActive():
+                return
+            if self._press is not None:
+                if (place - self._press).manhattanLength() <= _CLICK_PX:
+                    return
+                self._press = None
+            self._hovered = None
+            bar, weight = axes.bar_at(place.x()), axes.to_weight(place.y())
+            self._carry_on(self._gesture, bar, weight)
+            return
+        near = self._is_near(place, axes)
+        hovered = axes.bar_at(place.x()) if near else None
+        if near:
+            self.setCursor(Qt.CursorShape.CrossCursor)
+        else:
+            self.unsetCursor()
+        if hovered != self._hovered:
+            self._hovered = hovered
+            self.update()
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        """End the gesture with what it shows."""
+        if event.button() != Qt.MouseButton.LeftButton or self._gesture is None:
+            return
+        if self._press is not None and isinstance(self._gesture, Painting):
+            self._click.start()
+        else:
+            self._finish()
+
+    def settle(self) -> None:
+        """Take a click that waits to be a double click for what it is."""
+        if self._click.isActive():
+            self._finish()
+
+    def _finish(self) -> None:
+        gesture = self._gesture
+        self._forget_gesture()
+        if gesture is not None:
+            self.commit(gesture.weights, self._title)
+        self._fit()
+        self.update()
+
+    def cancel_gesture(self) -> None:
+        """End a running gesture as if it had not been."""
+        if self.is_dragging:
+            self._forget_gesture()
+            self.previewed.emit(self._view.weights)
+            self.update()
+
+    def _forget_gesture(self) -> None:
+        self._click.stop()
+        self._gesture = self._shown = self._press = None
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
+        """Edit the number of a bar in place."""
+        axes, place = self.axes(), event.position()
+        if event.button() == Qt.MouseButton.LeftButton and self._is_near(place, axes):
+            self.cancel_gesture()
+            self.edit_number(axes.bar_at(place.x()))
+
+    def edit_number(self, bar: int, typed: str = "") -> None:
+        """Open a field over a bar for its number, beginning with ``typed``."""
+        self.choose(self._chosen if bar in self._chosen else (bar,), current=bar)
+        self._menu.edit_number(bar, typed)
+
+    def leaveEvent(self, event: QEvent) -> None:
+        """Forget what was under the mouse."""
+        self._hovered = None
+        self.update()
+
+    def contextMenuEvent(self, event: QContextMenuEvent) -> None:
+        """Open the menu of a bar."""
+        self.settle()
+        self.cancel_gesture()
+        axes, place = self.axes(), QPointF(event.pos())
+        if event.reason() == QContextMenuEvent.Reason.Keyboard:
+            bar = self._current
+            place = self.bar_position(bar, self._view.weights[bar])
+        else:
+            bar = axes.bar_at(place.x())
+        if bar not in self._chosen:
+            self.choose((bar,), current=bar)
+        self._menu.build().popup(self.mapToGlobal(place.toPoint()))
+
+    # Keyboard and the rest
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Let the keys edit; what is no key of the chart goes to the page."""
+        if event.key() != Qt.Key.Key_Escape:
+            self.settle()
+        if event.key() == Qt.Key.Key_Escape and self.is_dragging:
+            self.cancel_gesture()
+        elif self.is_dragging or not self._keys.pressed(event):
+            event.ignore()
+
+    def event(self, event: QEvent) -> bool:
+        """Treat losing the mouse as letting go of it."""
+        if (
+            event.type() == QEvent.Type.UngrabMouse
+            and self.is_dragging
+            and not self._click.isActive()
+        ):
+            self._finish()
+        return super().event(event)
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """End a gesture that can no longer be seen."""
+        self.settle()
+        self.cancel_gesture()
+        super().hideEvent(event)
+
+    def sizeHint(self) -> QSize:
+        """Return a size that shows the bars well."""
+        return QSize(880, 340)
+
+    def menu(self) -> TicketMenu:
+        """Return what the context menu does."""
+        return self._menu
+
+    def scene(self) -> TicketScene:
+        """Return what is painted now."""
+        gesture = self._gesture
+        return TicketScene(
+            axes=self.axes(),
+            view=self._shown or self._view,
+            chosen=self._chosen,
+            locked=self._locked,
+            hovered=self._hovered if gesture is None else self._current,
+            current=self._current,
+            ghost=self._ghost,
+            drawn=self._drawn,
+            losses=self._losses,
+            factor=gesture.factor if isinstance(gesture, Scaling) else None,
+            focused=self.hasFocus(),
+            enabled=self.isEnabled(),
+            compact=self._is_compact(),
+        )
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Paint the chart."""
+        painter = QPainter(self)
+        paint_tickets(painter, self.scene(), inks())
+        painter.end()

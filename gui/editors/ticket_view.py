@@ -1,0 +1,134 @@
+"""The ticket pool as the editor shows it: bars as they were drawn, and what the trainer draws."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aozora.config.checks import ticket_pool
+from aozora.config.choices.distributions import Custom
+from aozora.config.choices.predictions import Flow
+from aozora.config.codec import decode_config
+from aozora.config.flow_shift import shifted_density
+from aozora.config.schema import TrainConfig
+from aozora.config.ticket_pool import TIMESTEPS, TicketPool, rebin
+from aozora.registry import kind_of
+
+_SECTIONS = ("timesteps", "objective")
+
+
+@dataclass(frozen=True)
+class TicketView:
+    """A pool to be looked at and edited.
+
+    Attributes:
+        config: The settings it comes from, those that matter here.
+        total: Tickets of the run, or 0 when not known.
+        weights: The bars as they were drawn; a pool gives the same tickets for all multiples.
+    """
+
+    config: TrainConfig
+    total: int
+    weights: tuple[float, ...] = field(default=())
+
+    @classmethod
+    def of_settings(cls, value: Callable[[str], Any], total: int) -> TicketView:
+        """Return the pool that settings describe.
+
+        Args:
+            value: Gives the value of a setting by its dotted path.
+            total: Tickets of the run, or 0.
+
+        Raises:
+            AozoraError: if the settings cannot be read (`ConfigError`).
+            ValueError: if the distribution has no weights at all.
+        """
+        seed = value("training.seed")
+        data = {name: value(name) for name in _SECTIONS}
+        side = value("buckets.resolution")
+        config = decode_config(
+            {**data, "training": {"seed": seed}, "buckets": {"resolution": side}}
+        )
+        return cls(config, total, drawn_weights(config))
+
+    @property
+    def bins(self) -> int:
+        """The number of bars."""
+        return len(self.weights)
+
+    @property
+    def kind(self) -> str:
+        """The registered name of the distribution."""
+        return kind_of(self.config.timesteps.distribution)
+
+    def with_weights(self, weights: tuple[float, ...]) -> TicketView:
+        """Return the pool with the bars ``weights``, painted by hand."""
+        section = dataclasses.replace(
+            self.config.timesteps, distribution=Custom(weights=tuple(weights))
+        )
+        config = dataclasses.replace(self.config, timesteps=section)
+        return dataclasses.replace(self, config=config, weights=tuple(weights))
+
+    def pool(self) -> TicketPool | None:
+        """Return the pool the trainer makes of it; None when it cannot make one."""
+        try:
+            pool = ticket_pool(self.config)
+            pool.shares()
+        except ValueError:
+            return None
+        return pool
+
+    def counts(self) -> tuple[int, ...]:
+        """Return how many tickets each bar gets, all 0 when there is no pool."""
+        pool = self.pool()
+        return pool.counts(self.total) if pool is not None else (0,) * self.bins
+
+    def shares(self) -> tuple[float, ...]:
+        """Return the share of each bar in all tickets."""
+        pool = self.pool()
+        return tuple(map(float, pool.shares())) if pool is not None else (0.0,) * self.bins
+
+    def bar_range(self, index: int) -> tuple[int, int]:
+        """Return the first and last timestep of bar ``index``."""
+        width = TIMESTEPS // self.bins
+        return index * width, (index + 1) * width - 1
+
+    def bar_name(self, index: int) -> str:
+        """Return the timesteps of bar ``index`` as ``450-499``."""
+        low, high = self.bar_range(index)
+        return f"{low}\u2013{high}"
+
+    def shifted(self) -> tuple[float, ...] | None:
+        """Return the density of the timesteps the UNet is given, where rectified flow shifts them.
+
+        None when nothing is shifted. Pictures are taken as squares of the training resolution.
+        """
+        prediction, pool = self.config.objective.prediction, self.pool()
+        if not isinstance(prediction, Flow) or pool is None:
+            return None
+        side = self.config.buckets.resolution
+        shift = prediction.shift_for(side, side)
+        return shifted_density(pool, {shift: 1.0}) if not math.isclose(shift, 1.0) else None
+
+
+def drawn_weights(config: TrainConfig) -> tuple[float, ...]:
+    """Return the bars of ``config`` as they were drawn, those of a formula with a mean of 1.
+
+    Raises:
+        ValueError: if the number of bars is impossible or a formula gives nothing.
+    """
+    section = config.timesteps
+    if isinstance(section.distribution, Custom):
+        return rebin(section.distribution.weights, section.bins)
+    return section.distribution.bin_weights(section.bins)
+
+
+def spoken_bar(view: TicketView, index: int) -> str:
+    """Return a bar in words: its timesteps, weight, tickets and share."""
+    text = f"{view.bar_name(index)}: {view.weights[index]:.2f}\u00d7"
+    if view.total:
+        text += f", {view.counts()[index]:,} tickets"
+    return f"{text}, {view.shares()[index]:.1%}"
