@@ -183,7 +183,14 @@ class ValidationCompleted:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSaved:
-    """A model file and the state to resume from are safely on disk."""
+    """A model file and the state to resume from are safely on disk.
+
+    Attributes:
+        step: The step they are of; training may have gone on meanwhile.
+        seconds: From the beginning of the save to its end.
+        removed: Saves that were deleted to make room.
+        stall_seconds: How much of that time training at most stood still for it.
+    """
 
     step: int
     model: str
@@ -191,6 +198,7 @@ class CheckpointSaved:
     bytes: int
     seconds: float
     removed: list[str]
+    stall_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Saving a run so that it can be resumed to the same bits, and never leaving half a save behind.
 
-A save is three files: the model (``.safetensors``), the state (``.pt``) and a manifest (``.json``)
+A save is three files: the state (``.pt``), the model (``.safetensors``) and a manifest (``.json``)
 with the sizes and checksums of both. The manifest is written last and is what makes the save count.
+The model is made from the finished state, so that only the state has to be taken from the run.
 """
 
 from __future__ import annotations
@@ -12,23 +13,26 @@ import os
 import platform
 import re
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from aozora.errors import CheckpointError, SaveError
 from aozora.runtime import atomic_path, long_path, write_json_atomic
+from aozora.training.state_file import read_state_file
+from aozora.training.zip_stream import FileSum
+from optimizers.precision import join_fp32
+from optimizers.records import MASTER
 
 log = logging.getLogger(__name__)
 
 STATE_FORMAT = "aozora-training-state"
-STATE_VERSION = 1
+STATE_VERSION = 2
 _BLOCK_BYTES = 8 * 2**20
 _STEP = re.compile(r"_step_(\d{6,})$")
 
@@ -97,8 +101,8 @@ def save_checkpoint(
     run_id: str,
     step: int,
     *,
-    state: Mapping[str, Any],
-    write_model: Callable[[Path], None],
+    write_state: Callable[[BinaryIO], FileSum],
+    write_model: Callable[[Path, Path], FileSum],
 ) -> SavedCheckpoint:
     """Write state, model and manifest, in this order; only the manifest makes them count.
 
@@ -107,34 +111,38 @@ def save_checkpoint(
         name: The run's name.
         run_id: The run's identity.
         step: Optimizer steps done.
-        state: Plain values and tensors.
-        write_model: Writes the model file to the path it is given, atomically.
+        write_state: Writes the state to the file it is given.
+        write_model: Given the path of the finished state and that of the model file, writes the
+            latter, atomically.
 
     Raises:
         SaveError: if a file cannot be written; an older save of this step is then void but no
-            other save is touched.
+            other save is touched, and nothing of this one is left.
     """
     stem = checkpoint_stem(name, step)
-    model, state_path = folder / f"{stem}.safetensors", folder / f"{stem}.pt"
+    model, state = folder / f"{stem}.safetensors", folder / f"{stem}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A manifest of an earlier save of the same step would vouch for files about to be replaced.
         (folder / f"{stem}.json").unlink(missing_ok=True)
-        _write_state(state_path, state)
-        write_model(model)
-        manifest = Manifest(
-            name=stem,
-            run_id=run_id,
-            step=step,
-            saved_at=time.time(),
-            model_bytes=model.stat().st_size,
-            model_crc32=crc32_of(model),
-            state_bytes=state_path.stat().st_size,
-            state_crc32=crc32_of(state_path),
-        )
-        write_json_atomic(folder / f"{stem}.json", asdict(manifest))
-    except (OSError, RuntimeError) as error:
-        # torch reports a full disk while it writes as a RuntimeError.
+        try:
+            state_sum = _write_state(state, write_state)
+            model_sum = write_model(state, model)
+            manifest = Manifest(
+                name=stem,
+                run_id=run_id,
+                step=step,
+                saved_at=time.time(),
+                model_bytes=model_sum.num_bytes,
+                model_crc32=model_sum.crc32,
+                state_bytes=state_sum.num_bytes,
+                state_crc32=state_sum.crc32,
+            )
+            write_json_atomic(folder / f"{stem}.json", asdict(manifest))
+        except BaseException:
+            _remove(state, model)
+            raise
+    except OSError as error:
         raise SaveError(
             f"{folder / stem}: the save could not be written: {error}",
             "free disk space or choose another output folder; earlier saves are untouched",
@@ -142,14 +150,23 @@ def save_checkpoint(
     return SavedCheckpoint(folder, manifest)
 
 
-def _write_state(path: Path, state: Mapping[str, Any]) -> None:
+def _write_state(path: Path, write_state: Callable[[BinaryIO], FileSum]) -> FileSum:
     with atomic_path(path) as partial, partial.open("wb") as file:
-        # Through a file object, since a path would put its own name into the archive.
-        torch.save(dict(state), file)
+        return write_state(file)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("Could not delete %s of a failed save: %s", path, error)
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Return the training state in ``path``; tensors are mapped from the file, nothing is executed.
+    """Return the training state in ``path`` with a `FileTensor` for every tensor in it.
+
+    The whole file is read once to verify its checksum. Nothing in it is executed.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or not a state of this program.
@@ -157,28 +174,32 @@ def read_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such state file")
     _verify_against_manifest(path)
-    try:
-        state = torch.load(long_path(path), map_location="cpu", weights_only=True, mmap=True)
-    except (
-        RuntimeError,
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise CheckpointError(
-            f"{path}: is not a readable training state", "choose another .pt file"
-        ) from error
-    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+    state = read_state_file(path)
+    if state.get("format") != STATE_FORMAT:
         raise CheckpointError(f"{path}: is not a training state of Aozora", "choose its .pt file")
     if state.get("version") != STATE_VERSION:
         raise CheckpointError(
-            f"{path}: state version {state.get('version')!r} is not known",
-            f"this program reads version {STATE_VERSION}",
+            f"{path}: is a training state of version {state.get('version')!r}, this program reads"
+            f" version {STATE_VERSION}",
+            "start a new run from the model saved beside it",
         )
     return state
+
+
+def exact_weight(state: Mapping[str, Any], name: str) -> Tensor:
+    """Return the float32 weights of a parameter in a state that was read."""
+    weight = state["weights"][name]
+    pieces = state["optimizer"]["state"][name].get(MASTER)
+    if pieces is None:
+        exact: Tensor = weight.read()
+        return exact
+    master = torch.empty(weight.numel(), dtype=pieces[0].dtype)
+    start = 0
+    for piece in pieces:
+        piece.read_into(master[start : start + piece.numel()])
+        start += piece.numel()
+    master = master.view(weight.shape)
+    return master if master.dtype == torch.float32 else join_fp32(weight.read(), master)
 
 
 def _verify_against_manifest(path: Path) -> None:

@@ -46,7 +46,12 @@ class Interludes:
             self._validate(unet)
 
     def after_step(self, unet: Any) -> None:
-        """Validate and save when it is time or asked for."""
+        """Validate and save when it is time or asked for.
+
+        Raises:
+            SaveError: if an earlier save has failed meanwhile.
+        """
+        self._saver.raise_failure()
         position = self._position
         if position.step % self._validate_every == 0:
             self._validate(unet)
@@ -56,11 +61,12 @@ class Interludes:
             self._saver.save()
 
     def after_training(self, unet: Any, reason: StopReason) -> None:
-        """Measure and save the end."""
+        """Measure and save the end; returns when everything is on disk."""
         if reason == "completed":
             self._validate(unet)
         if reason == "completed" or self._control.should_save_at_stop:
             self._saver.save()
+        self._saver.wait()
 
     def _validate(self, unet: Any) -> None:
         if self._validator is None or self._validated_step == self._position.step:

@@ -19,6 +19,7 @@ from aozora.model.source import ModelSource
 from aozora.training.device import DTYPES, release_memory
 from aozora.training.loss_scaler import LossScaler
 from aozora.training.optimizer_factory import build_rule
+from aozora.training.state_file import FileTensor
 from optimizers.streamed import StreamedOptimizer
 
 State = Mapping[str, Any]
@@ -128,9 +129,9 @@ def _restore(state: State, optimizer: StreamedOptimizer, scaler: LossScaler) -> 
         CheckpointError: if they do not fit.
     """
     for name, weight in optimizer.weights().items():
-        weight.copy_(state["weights"][name])
+        weight.copy_(state["weights"][name].read())
     try:
-        optimizer.load_state_dict(state["optimizer"])
+        optimizer.load_state_dict(state["optimizer"], read=FileTensor.read)
     except ValueError as error:
         raise CheckpointError(
             f"the optimizer in the state does not fit: {error}", "restore its settings"

@@ -231,7 +231,7 @@ class _Run:
                 self._state,
                 record.emit,
             )
-            # The mapped state file must not be held while newer saves replace older ones.
+            # Its tensors are in place; the file may be deleted when newer saves replace it.
             self._state = None
         self._report_plan(prepared, memory_plan, pictures, plan, steps, pool)
         saver = Saver(
@@ -239,6 +239,7 @@ class _Run:
             record=record,
             source=self._source,
             objective=self._objective,
+            engine=prepared.memory.engine,
             optimizer=prepared.memory.optimizer,
             scaler=prepared.scaler,
             position=self._position,
@@ -248,7 +249,8 @@ class _Run:
         note = space_note(saver, record.checkpoints, config.checkpoints.keep_last)
         if note is not None:
             record.emit(note)
-        self._train(prepared, encoders, pictures, plan, steps, pool, saver)
+        with saver:
+            self._train(prepared, encoders, pictures, plan, steps, pool, saver)
 
     def _memory_facts(self, pictures: Pictures) -> UNetFacts:
         return memory_facts(

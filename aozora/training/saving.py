@@ -1,12 +1,21 @@
-"""When and what a run saves."""
+"""When and what a run saves.
+
+Training stands still only until a snapshot is taken; a thread writes it while training goes on.
+"""
 
 from __future__ import annotations
 
+import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from torch import Tensor
 
 from aozora.config.choices.predictions import Flow
 from aozora.config.codec import encode_config
@@ -22,6 +31,7 @@ from aozora.training.checkpointing import (
     STATE_VERSION,
     SavedCheckpoint,
     describe_versions,
+    exact_weight,
     prune,
     save_checkpoint,
 )
@@ -29,8 +39,15 @@ from aozora.training.loss_scaler import LossScaler
 from aozora.training.objective_choice import ObjectiveChoice
 from aozora.training.resume import Identity
 from aozora.training.run_record import RunRecord
+from aozora.training.snapshot import AbandonedError, Snapshot, Snapshots
+from aozora.training.state_file import read_state_file
+from aozora.training.state_writer import StateWriter
 from aozora.training.trainer import Position
+from aozora.training.zip_stream import FileSum
+from optimizers.engine import Engine
 from optimizers.streamed import StreamedOptimizer
+
+log = logging.getLogger(__name__)
 
 _FILE_DTYPES: dict[FileDtype, SaveDtype] = {
     "base": "base",
@@ -38,18 +55,22 @@ _FILE_DTYPES: dict[FileDtype, SaveDtype] = {
     "bf16": "bfloat16",
     "fp32": "float32",
 }
-_SPARE_BYTES = 200 * 2**20
+_FREE_BYTES = 200 * 2**20
+_JOIN_SECONDS = 0.2
 
 
 class Saver:
     """Writes model and state of a run, and forgets its oldest saves.
+
+    Leaving its ``with`` block waits for a save that is under way; after a Ctrl+C it is given up.
 
     Args:
         config: The run's settings.
         record: The run's record.
         source: The opened base model.
         objective: What is trained.
-        optimizer: Holds the exact weights.
+        engine: The run's memory.
+        optimizer: Holds the exact weights in it.
         scaler: Loss scale.
         position: Where the run stands.
         pool: The run's timesteps.
@@ -63,6 +84,7 @@ class Saver:
         record: RunRecord,
         source: ModelSource,
         objective: ObjectiveChoice,
+        engine: Engine,
         optimizer: StreamedOptimizer,
         scaler: LossScaler,
         position: Position,
@@ -74,45 +96,122 @@ class Saver:
         self._source = source
         self._objective = objective
         self._optimizer = optimizer
+        self._snapshots = Snapshots(engine, optimizer)
         self._scaler = scaler
         self._position = position
         self._pool = pool
         self._identity = identity
+        self._snapshot: Snapshot | None = None
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
         self.last: SavedCheckpoint | None = None
+        """The newest save that is safely on disk."""
         self.last_step = position.step
         """Step of the newest save; also that which was resumed from, which needs no second one."""
 
+    def __enter__(self) -> Saver:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.wait()
+            return
+        if isinstance(error, KeyboardInterrupt) and self._snapshot is not None:
+            self._snapshot.abandon()
+        self._join()
+        if self._failure is not None and not isinstance(self._failure, AbandonedError):
+            log.warning("The last save failed as well: %s", self._failure)
+
     def save(self) -> None:
-        """Write a save of the current step, unless there is one.
+        """Begin a save of the current step, unless there is one; waits for the one before.
 
         Raises:
-            SaveError: if it cannot be written; earlier saves are untouched.
+            SaveError: if it cannot begin, or if the one before failed; earlier saves are untouched.
         """
         if self._position.step == self.last_step:
             return
+        started = time.monotonic()
+        self.wait()
         with self._record.phase("save"):
-            started = time.monotonic()
             self._require_space()
-            saved = save_checkpoint(
-                self._record.checkpoints,
-                self._record.name,
-                self._record.run_id,
-                self._position.step,
-                state=self._state(),
-                write_model=self._write_model,
-            )
-            removed = prune(
-                self._record.checkpoints, self._record.run_id, self._config.checkpoints.keep_last
-            )
-        self.last, self.last_step = saved, self._position.step
-        self._record.emit(
+            snapshot = self._snapshots.take()
+            state = self._state(snapshot)
+        self._snapshot, self.last_step = snapshot, self._position.step
+        stall = time.monotonic() - started
+        self._thread = threading.Thread(
+            target=self._write, args=(snapshot, state, started, stall), name="save", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when no save is under way.
+
+        Raises:
+            SaveError: if one has failed; so with every other error that ended one.
+        """
+        if self._thread is not None:
+            with self._record.phase("save"):
+                self._join()
+        self.raise_failure()
+
+    def raise_failure(self) -> None:
+        """Raise what ended a save, if one has failed since this was asked last."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _join(self) -> None:
+        # In parts: a wait without end could not be interrupted on Windows.
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(_JOIN_SECONDS)
+        self._thread = self._snapshot = None
+
+    def _write(
+        self, snapshot: Snapshot, state: dict[str, Any], started: float, stall: float
+    ) -> None:
+        """Write a save, in the thread; whatever goes wrong is told to the run's own thread."""
+        try:
+            self._commit(snapshot, state, started, stall)
+        except BaseException as error:  # noqa: BLE001 - raised again by `raise_failure`
+            self._failure = error
+        finally:
+            snapshot.close()
+
+    def _commit(
+        self, snapshot: Snapshot, state: dict[str, Any], started: float, stall: float
+    ) -> None:
+        record, step = self._record, state["step"]
+
+        def write_state(file: BinaryIO) -> FileSum:
+            writer = StateWriter(file, state)
+            snapshot.write(writer)
+            return writer.finish()
+
+        saved = save_checkpoint(
+            record.checkpoints,
+            record.name,
+            record.run_id,
+            step,
+            write_state=write_state,
+            write_model=partial(self._write_model, snapshot),
+        )
+        removed = prune(record.checkpoints, record.run_id, self._config.checkpoints.keep_last)
+        self.last = saved
+        record.emit(
             CheckpointSaved(
-                step=self._position.step,
+                step=step,
                 model=str(saved.model),
                 state=str(saved.state),
                 bytes=saved.manifest.model_bytes + saved.manifest.state_bytes,
                 seconds=time.monotonic() - started,
                 removed=removed,
+                stall_seconds=stall + snapshot.waited_seconds,
             )
         )
 
@@ -125,22 +224,27 @@ class Saver:
     def _require_space(self) -> None:
         folder = self._record.checkpoints
         free = shutil.disk_usage(folder).free
-        needed = self.estimated_bytes() + _SPARE_BYTES
+        needed = self.estimated_bytes() + _FREE_BYTES
         if free < needed:
             raise SaveError(
                 f"{folder}: a save needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
                 "free disk space and resume from the last save; earlier saves are untouched",
             )
 
-    def _write_model(self, target: Path) -> None:
+    def _write_model(self, snapshot: Snapshot, state_path: Path, target: Path) -> FileSum:
         metadata = {}
         if isinstance(self._objective.prediction, Flow):
             metadata["aozora.flow_shift"] = repr(self._objective.prediction.shift)
-        trained: dict[str, Callable[[], Any]] = {
-            name: lambda name=name: self._optimizer.master_weight(name)  # type: ignore[misc]
-            for name in self._optimizer.weights()
+        state = read_state_file(state_path)
+
+        def exact(name: str) -> Tensor:
+            snapshot.refuse_abandoned()
+            return exact_weight(state, name)
+
+        trained: dict[str, Callable[[], Tensor]] = {
+            name: partial(exact, name) for name in state["weights"]
         }
-        write_single_file(
+        written = write_single_file(
             self._source,
             trained,
             target,
@@ -149,8 +253,10 @@ class Saver:
             dtype=_FILE_DTYPES[self._config.checkpoints.dtype],
             metadata=metadata,
         )
+        return FileSum(written.num_bytes, written.crc32)
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Return all that is saved, with slots for tensors; later steps do not change it."""
         position = self._position
         return {
             "format": STATE_FORMAT,
@@ -165,20 +271,11 @@ class Saver:
             "tickets": self._pool.to_json(),
             "config": encode_config(self._config),
             "identity": self._identity.to_plain(),
-            "weights": {name: w.cpu() for name, w in self._optimizer.weights().items()},
-            "optimizer": _copied(self._optimizer.state_dict()),
+            "weights": snapshot.weights,
+            "optimizer": snapshot.optimizer,
             "loss_scale": self._scaler.state_dict(),
             "versions": describe_versions(),
         }
-
-
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's state with tensors of their own, which torch can write."""
-    copies = {
-        name: {plane: [piece.cpu().clone() for piece in pieces] for plane, pieces in planes.items()}
-        for name, planes in state["state"].items()
-    }
-    return {**state, "state": copies}
 
 
 class SaveCadence:

@@ -127,8 +127,7 @@ class Snapshot:
     def _write(self, writer: StateWriter, tensors: _Tensors) -> None:
         # One after the other is let go of: they may be all that keeps memory of a device alive.
         while tensors:
-            if self._is_abandoned:
-                raise AbandonedError
+            self.refuse_abandoned()
             slot, values = tensors.popleft()
             writer.write(slot, self._stage(values.detach()))
 
@@ -154,6 +153,11 @@ class Snapshot:
     def abandon(self) -> None:
         """Let the writer end soon; may be called by any thread."""
         self._is_abandoned = True
+
+    def refuse_abandoned(self) -> None:
+        """Raise AbandonedError after `abandon`."""
+        if self._is_abandoned:
+            raise AbandonedError
 
     def close(self) -> None:
         """Keep nothing any more."""

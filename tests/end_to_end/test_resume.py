@@ -17,6 +17,7 @@ from aozora.config.codec import encode_config
 from aozora.errors import CheckpointError
 from aozora.events import CheckpointSaved, RunFinished, RunPlanned, StepCompleted, Warned, from_json
 from aozora.training.checkpointing import list_checkpoints, read_state
+from aozora.training.state_file import FileTensor
 
 
 def run(config, resume=None, control=None, on_event=None):
@@ -50,7 +51,8 @@ def raw(tensor):
 
 def assert_same(first, second, where):
     assert type(first) is type(second), where
-    if isinstance(first, torch.Tensor):
+    if isinstance(first, FileTensor):
+        first, second = first.read(), second.read()
         assert first.dtype == second.dtype, where
         assert first.shape == second.shape, where
         assert torch.equal(raw(first), raw(second)), where
@@ -80,7 +82,7 @@ def assert_same_model(first, second):
 
 
 def start_and_kill_after(config, path, step):
-    """Run ``config`` in a process of its own and kill it once ``step`` steps are done."""
+    """Run ``config`` in a process of its own; kill it once ``step`` steps and a save are done."""
     path.write_text(json.dumps(encode_config(config)), encoding="utf-8")
     child = subprocess.Popen(
         [sys.executable, "-m", "aozora", "train", str(path), "--events", "-"],
@@ -89,16 +91,17 @@ def start_and_kill_after(config, path, step):
         text=True,
         encoding="utf-8",
     )
-    seen = 0
+    seen, is_saved = 0, False
     for line in child.stdout:
         event = from_json(line)
+        is_saved |= isinstance(event, CheckpointSaved)
         if isinstance(event, StepCompleted):
             seen = event.step
-            if seen == step:
-                break
+        if is_saved and seen >= step:
+            break
     child.kill()
     _, errors = child.communicate()
-    assert seen == step, errors
+    assert is_saved, errors
     if sys.platform != "win32":
         assert child.returncode == -signal.SIGKILL
 

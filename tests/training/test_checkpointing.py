@@ -7,37 +7,57 @@ import subprocess
 import sys
 import textwrap
 import time
+import zlib
 
 import pytest
 import torch
 
-from aozora.errors import CheckpointError
+from aozora.errors import CheckpointError, SaveError
 from aozora.runtime import atomic_path
 from aozora.training import checkpointing
 from aozora.training.resume import Identity, compare_settings, require_same
+from aozora.training.state_file import read_state_file
+from aozora.training.state_writer import write_state
+from aozora.training.zip_stream import FileSum
+from optimizers.precision import split_fp32
 
 
-def write_model(path):
+def write_model(state, path):
+    content = f"model of step {read_state_file(state)['step']}".encode()
     with atomic_path(path) as partial:
-        partial.write_bytes(b"model")
+        partial.write_bytes(content)
+    return FileSum(len(content), zlib.crc32(content))
 
 
-def save(folder, step, run_id="run", name="demo", value=1.0):
-    state = {
+def state_of(step, value=1.0, version=checkpointing.STATE_VERSION):
+    return {
         "format": checkpointing.STATE_FORMAT,
-        "version": checkpointing.STATE_VERSION,
+        "version": version,
         "step": step,
         "weights": {"w": torch.full((4,), value)},
     }
+
+
+def save(folder, step, run_id="run", name="demo", write_model=write_model, **changes):
     return checkpointing.save_checkpoint(
-        folder, name, run_id, step, state=state, write_model=write_model
+        folder,
+        name,
+        run_id,
+        step,
+        write_state=lambda file: write_state(file, state_of(step, **changes)),
+        write_model=write_model,
     )
 
 
 def test_a_save_can_be_read_back(tmp_path):
     saved = save(tmp_path, 12)
     assert saved.state.name == "demo_step_000012.pt"
-    assert checkpointing.read_state(saved.state)["step"] == 12
+    state = checkpointing.read_state(saved.state)
+    assert state["step"] == 12
+    assert state["weights"]["w"].read().tolist() == [1.0] * 4
+    assert saved.model.read_bytes() == b"model of step 12"
+    assert saved.manifest.model_crc32 == checkpointing.crc32_of(saved.model)
+    assert saved.manifest.state_crc32 == checkpointing.crc32_of(saved.state)
     assert checkpointing.list_checkpoints(tmp_path) == [saved]
     assert checkpointing.last_state(tmp_path, "demo") == saved.state
 
@@ -131,14 +151,50 @@ def test_without_a_save_resuming_the_last_is_refused(tmp_path):
 
 def test_a_model_that_cannot_be_written_leaves_earlier_saves_alone(tmp_path):
     old = save(tmp_path, 1)
+    before = sorted(path.name for path in tmp_path.iterdir())
 
-    def fail(path):
+    def fail(state, path):
+        assert state.is_file()
         raise OSError(28, "No space left on device")
 
-    state = {"format": checkpointing.STATE_FORMAT, "version": 1}
-    with pytest.raises(CheckpointError, match="No space left"):
-        checkpointing.save_checkpoint(tmp_path, "demo", "run", 2, state=state, write_model=fail)
+    with pytest.raises(SaveError, match="No space left"):
+        save(tmp_path, 2, write_model=fail)
     assert checkpointing.list_checkpoints(tmp_path) == [old]
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_state_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    def fail(file):
+        file.write(b"begun")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(SaveError, match="No space left"):
+        checkpointing.save_checkpoint(
+            tmp_path, "demo", "run", 2, write_state=fail, write_model=write_model
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_of_an_earlier_version_is_refused_in_words(tmp_path):
+    saved = save(tmp_path, 1, version=1)
+    with pytest.raises(CheckpointError, match=r"version 1, this program reads version 2"):
+        checkpointing.read_state(saved.state)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_exact_weights_are_put_together_from_a_state(tmp_path, dtype):
+    exact = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
+    low = {torch.bfloat16: split_fp32(exact)[1], torch.float16: exact}.get(dtype)
+    weight = split_fp32(exact)[0] if dtype == torch.bfloat16 else exact.to(dtype)
+    planes = {"exp_avg": [torch.zeros(15)]}
+    if low is not None:
+        planes["master"] = [low.reshape(-1)[:4], low.reshape(-1)[4:]]
+    path = tmp_path / "a.pt"
+    with path.open("wb") as file:
+        write_state(file, {"weights": {"w": weight}, "optimizer": {"state": {"w": planes}}})
+    found = checkpointing.exact_weight(read_state_file(path), "w")
+    assert found.dtype == torch.float32
+    assert torch.equal(found.view(torch.int32), exact.view(torch.int32))
 
 
 KILLED_SAVER = """
