@@ -8,7 +8,7 @@ from typing import Any
 
 import pyqtgraph as pg
 
-from gui.charts.numbers import short_number, span_text, whole_text
+from gui.charts.numbers import span_text, whole_text
 
 
 class PlaceAxis(pg.AxisItem):  # type: ignore[misc]
@@ -39,22 +39,43 @@ class ValueAxis(pg.AxisItem):  # type: ignore[misc]
         self.setWidth(62)
 
     def tickValues(self, minVal: float, maxVal: float, size: float) -> list[Any]:
-        """Return where ticks stand: whole decades where that is enough of them."""
-        if not self.is_log or maxVal - minVal < 1.0:
+        """Return where ticks stand: on a logarithmic axis at round numbers."""
+        if not self.is_log:
             values: list[Any] = super().tickValues(minVal, maxVal, size)
             return values
-        step = max(1, math.ceil((maxVal - minVal) / max(1.0, size / 34.0)))
-        decades = range(math.ceil(minVal), math.floor(maxVal) + 1, step)
-        minor = [d + math.log10(k) for d in decades for k in range(2, 10)] if step == 1 else []
-        return [(1.0, [float(d) for d in decades]), (0.1, minor)]
+        return [(1.0, log_ticks(minVal, maxVal, max(2, int(size / 34))))]
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
-        """Return the text of each tick; none at the lines between decades."""
-        if not self.is_log:
-            return [_tick(value, spacing) for value in values]
-        if spacing < 1.0 and any(not float(v).is_integer() for v in values) and len(values) > 7:
-            return ["" for _ in values]
-        return [short_number(10.0**value) for value in values]
+        """Return the text of each tick."""
+        if self.is_log:
+            return [log_text(value) for value in values]
+        return [_tick(value, spacing) for value in values]
+
+
+def log_ticks(low: float, high: float, most: int) -> list[float]:
+    """Return base-10 logarithms of round numbers between ``low`` and ``high``, themselves such.
+
+    As many as ``most``: tenths of a decade where there is little to show, whole decades where
+    there is much.
+    """
+    best: list[float] = []
+    for digits in (range(10, 100), range(10, 100, 5), range(10, 100, 10), (10, 20, 50), (10, 30)):
+        decades = range(math.floor(low) - 1, math.ceil(high) + 1)
+        ticks = [d + math.log10(k / 10) for d in decades for k in digits]
+        best = [tick for tick in ticks if low <= tick <= high]
+        if len(best) <= most:
+            return best
+    step = max(1, math.ceil((high - low) / most))
+    return [float(d) for d in range(math.ceil(low), math.floor(high) + 1, step)] or best[:1]
+
+
+def log_text(value: float) -> str:
+    """Return the number whose base-10 logarithm is ``value``, with the digits it needs."""
+    number = 10.0**value
+    if number < 1e-3 or number >= 1e5:
+        mantissa, _, exponent = f"{number:.1e}".partition("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    return f"{float(f'{number:.3g}'):g}"
 
 
 def _tick(value: float, spacing: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PySide6.QtCore import QRectF, QSize, Qt, Slot
@@ -80,6 +81,7 @@ class ChartCard(QFrame):
             head.addWidget(swatch)
             head.addWidget(label)
             self._legend.append((swatch, label))
+        self._known = [True] * len(self._legend)
         head.addWidget(self._readout, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(theme.GAP_3, theme.GAP_2, theme.GAP_2, theme.GAP_2)
@@ -93,11 +95,20 @@ class ChartCard(QFrame):
         """Show what the crosshair is at; while it is, the legend makes room."""
         if text == self._readout.text():
             return
-        has_room = not text
-        for swatch, label in self._legend:
-            swatch.setVisible(has_room)
-            label.setVisible(has_room)
         self._readout.setText(text)
+        self._show_legend()
+
+    def set_known(self, known: Sequence[bool]) -> None:
+        """Say of each series whether it has anything to show; the others leave the legend."""
+        if list(known) != self._known:
+            self._known = list(known)
+            self._show_legend()
+
+    def _show_legend(self) -> None:
+        has_room = not self._readout.text()
+        for (swatch, label), is_known in zip(self._legend, self._known, strict=True):
+            swatch.setVisible(has_room and is_known)
+            label.setVisible(has_room and is_known)
 
     @Slot()
     def _apply_theme(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from gui.charts.numbers import bytes_text, pace_text, short_number
+from gui.charts.numbers import bytes_text, seconds_text, short_number
 from gui.charts.run_history import RunHistory
 from gui.charts.table import Table
 from gui.words import tr
@@ -34,6 +34,11 @@ class Line:
     ink: int
     style: LineStyle
     unit_size: float = 1.0
+
+    @property
+    def is_of_device(self) -> bool:
+        """Whether it is memory of a device, which is zero where there is none."""
+        return self.table == "memory" and self.column.startswith("device")
 
     def table_in(self, history: RunHistory) -> Table:
         """Return its table."""
@@ -174,7 +179,7 @@ def chart_specs() -> tuple[ChartSpec, ...]:
                 ),
             ),
             unit=tr("seconds"),
-            text=pace_text,
+            text=seconds_text,
             from_zero=True,
         ),
         ChartSpec(

@@ -33,13 +33,11 @@ def span_text(seconds: float) -> str:
     return duration_text(seconds) if math.isfinite(seconds) else DASH
 
 
-def pace_text(seconds_per_step: float) -> str:
-    """Return how fast steps come: 1.56 s/step, 12.3 steps/s."""
-    if not math.isfinite(seconds_per_step) or seconds_per_step <= 0:
+def seconds_text(seconds: float) -> str:
+    """Return a short time: 1.56 s, 12 ms."""
+    if not math.isfinite(seconds):
         return DASH
-    if seconds_per_step < 0.5:
-        return f"{1 / seconds_per_step:.1f} steps/s"
-    return f"{seconds_per_step:.2f} s/step"
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds * 1000:.1f} ms"
 
 
 def bytes_text(count: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +27,7 @@ MOTION_VALUES = ("share_moved", "update_rms", "weight_rms")
 
 MarkKind = Literal["checkpoint", "resume", "skipped"]
 _MOST_MARKS = 2_000
-_MOST_TALLIES = 50
+_MOST_DRAWN = 10_000
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class RunHistory:
         self._clock: float | None = None
         self._step = 0.0
         self._epoch = 0.0
-        # The tally as it was at each save, for a run that goes back to one.
-        self._saved_tallies: dict[int, TimestepTally] = {}
+        # What the last steps drew, to be taken back when a run goes back to an earlier one.
+        self._drawn: deque[tuple[int, list[float], list[float]]] = deque(maxlen=_MOST_DRAWN)
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -90,7 +91,7 @@ class RunHistory:
             case StepSkipped():
                 self._tick(time)
                 self._step = event.step
-                self.tally.add(event.timesteps, [float("nan")] * len(event.timesteps))
+                self._draw(event.step, event.timesteps, [float("nan")] * len(event.timesteps))
                 self._mark("skipped", event.reason)
             case MemorySampled():
                 self._tick(time)
@@ -106,9 +107,6 @@ class RunHistory:
             case CheckpointSaved():
                 self._tick(time)
                 self._mark("checkpoint", event.model)
-                self._saved_tallies[event.step] = self.tally.copy()
-                for old in list(self._saved_tallies)[:-_MOST_TALLIES]:
-                    del self._saved_tallies[old]
             case _:
                 pass
 
@@ -137,8 +135,9 @@ class RunHistory:
         if len(self.steps):
             self._seconds = float(self.steps.place("seconds")[-1])
             self._epoch = float(self.steps.place("epoch")[-1])
-        if step in self._saved_tallies:
-            self.tally = self._saved_tallies[step].copy()
+        while self._drawn and self._drawn[-1][0] > step:
+            _, timesteps, losses = self._drawn.pop()
+            self.tally.add(timesteps, losses, times=-1)
         self._step = step
         self._clock = None
         self._mark("resume", "")
@@ -156,7 +155,11 @@ class RunHistory:
             self._here(),
             [event.loss, event.lr, event.grad_norm, event.seconds, event.data_wait_seconds],
         )
-        self.tally.add(event.timesteps, event.sample_losses)
+        self._draw(event.step, event.timesteps, event.sample_losses)
+
+    def _draw(self, step: int, timesteps: list[float], losses: list[float]) -> None:
+        self.tally.add(timesteps, losses)
+        self._drawn.append((step, timesteps, losses))
 
     def _tick(self, time: float) -> None:
         # A clock that was set back must not turn the axis around.

@@ -86,8 +86,14 @@ class TableChart(ChartCard):
             item.setData(x, y, connect="all" if all_known else "finite")
             shown.append(y)
         planned = self._draw_planned(history, view, span, is_log)
+        known = [bool(np.isfinite(y).any()) for y in shown]
+        if self.spec.key == "learning_rate":
+            known.append(len(planned) > 0)
+        self.set_known(known)
         low, high = self._y_range([*shown, planned], view)
-        self.plot.show_range(span, (low, high))
+        # Dots at the very edge must not be cut in half.
+        margin = 0.008 * (span[1] - span[0])
+        self.plot.show_range((span[0] - margin, span[1] + margin), (low, high))
         self.plot.show_marks(history.marks, view.place)
 
     def point_at(self, history: RunHistory, view: ChartView, place: float) -> None:
@@ -104,7 +110,8 @@ class TableChart(ChartCard):
                 continue
             values = self._values(history, line, view)
             value = float(values[number]) / line.unit_size
-            if math.isfinite(value) and line.style != "dashed":
+            is_known = math.isfinite(value) and (value > 0 or not line.is_of_device)
+            if is_known and line.style != "dashed":
                 parts.append(f"{line.label} {self.spec.text(value)}")
         self.set_readout("   ".join([_place_text(view, place), *parts]))
 
@@ -165,7 +172,7 @@ class TableChart(ChartCard):
         else:
             low, high = table.low(line.column)[part], table.high(line.column)[part]
             x, y = peaks(x, low, high, columns)
-        if line.table == "memory" and line.column.startswith("device"):
+        if line.is_of_device:
             # A device without memory of its own has no line at the bottom.
             y = np.where(y > 0, y, np.nan)
         return x, y / line.unit_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,22 +24,16 @@ class TimestepTally:
         """Samples counted."""
         return int(self._counts.sum())
 
-    def copy(self) -> TimestepTally:
-        """Return a tally with the same content that goes its own way."""
-        other = TimestepTally()
-        other._counts = self._counts.copy()
-        other._losses = self._losses.copy()
-        other._known = self._known.copy()
-        return other
-
-    def add(self, timesteps: Sequence[float], losses: Sequence[float]) -> None:
-        """Count samples; a loss that is no number counts the sample only."""
+    def add(
+        self, timesteps: Sequence[float], losses: Sequence[float], *, times: Literal[1, -1] = 1
+    ) -> None:
+        """Count samples, or take them back; a loss that is no number counts the sample only."""
         for timestep, loss in zip(timesteps, losses, strict=False):
             place = min(NUM_TIMESTEPS - 1, max(0, int(timestep)))
-            self._counts[place] += 1
+            self._counts[place] += times
             if loss == loss and loss not in (float("inf"), float("-inf")):
-                self._losses[place] += loss
-                self._known[place] += 1
+                self._losses[place] += times * loss
+                self._known[place] += times
 
     def counts(self, bins: int) -> NDArray[np.int64]:
         """Return how many samples fell into each of ``bins`` equal ranges."""

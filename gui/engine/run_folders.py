@@ -28,7 +28,7 @@ from aozora.events import (
     ValidationCompleted,
 )
 from gui.charts.run_history import RunHistory
-from gui.engine.wire import parse_line
+from gui.engine.wire import parse_recorded_line
 
 RunOutcome = Literal["running", "finished", "stopped", "failed", "died"]
 
@@ -165,7 +165,7 @@ def _feed_events(history: RunHistory, path: Path, should_stop: Callable[[], bool
         for number, line in enumerate(file):
             if number % 1000 == 0 and should_stop():
                 return True
-            event = parse_line(line)
+            event = parse_recorded_line(line)
             if event is None:
                 continue
             has_steps = has_steps or isinstance(event, StepCompleted)
@@ -282,6 +282,6 @@ def _tail_events(path: Path) -> Iterator[Event]:
     except OSError:
         return
     for line in lines[1:] if start else lines:
-        event = parse_line(line.decode("utf-8", errors="replace"))
+        event = parse_recorded_line(line.decode("utf-8", errors="replace"))
         if event is not None:
             yield event

@@ -8,15 +8,41 @@ import math
 import typing
 from typing import Any
 
-from aozora.events import EVENT_TYPES, Event, from_json, to_json
+from aozora.events import EVENT_TYPES, Event, StepCompleted, from_json, to_json
 
-__all__ = ["LONGEST_LINE_BYTES", "parse_line", "plain_of", "to_json"]
+__all__ = ["LONGEST_LINE_BYTES", "parse_line", "parse_recorded_line", "plain_of", "to_json"]
 
 # No event comes near; whatever is longer is no event and is taken in pieces.
 LONGEST_LINE_BYTES = 4 << 20
 
 
+_EMPTY: dict[Any, Any] = {int: 0, float: 0.0, str: "", bool: False}
 _HINTS = {cls: typing.get_type_hints(cls) for cls in EVENT_TYPES.values()}
+
+
+def parse_recorded_line(line: str) -> Event | None:
+    """Return the event in a line of a recorded run, as `parse_line`.
+
+    What an event did not have yet when the run was recorded is zero or empty.
+    """
+    try:
+        return parse_line(line) or _parse_older(line)
+    except RecursionError:
+        return None
+
+
+def _parse_older(line: str) -> Event | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    cls = EVENT_TYPES.get(str(record.get("event"))) if isinstance(record, dict) else None
+    if cls is None or cls is StepCompleted:
+        return None
+    missing = {name: _EMPTY.get(hint) for name, hint in _HINTS[cls].items() if name not in record}
+    if not missing or any(value is None for value in missing.values()):
+        return None
+    return parse_line(json.dumps(record | missing))
 
 
 def parse_line(line: str) -> Event | None:

@@ -1,0 +1,139 @@
+"""The line of controls above the charts."""
+
+from __future__ import annotations
+
+import math
+
+from PySide6.QtCore import QSignalBlocker, Qt, Signal, Slot
+from PySide6.QtWidgets import QHBoxLayout, QMenu, QPushButton, QSlider, QToolButton, QWidget
+
+from gui import theme
+from gui.charts.view import ChartView, Place
+from gui.forms.controls import DropDown, TonedLabel
+from gui.icons import icon
+
+_SLIDER_TOP = 300
+
+
+def slider_of(smoothing: float) -> int:
+    """Return where the slider stands at a smoothing weight: each third is a factor of ten."""
+    return round(-100 * math.log10(max(1.0 - smoothing, 1e-3)))
+
+
+def smoothing_of(slider: int) -> float:
+    """Return the smoothing weight of a place of the slider."""
+    kept: float = 1.0 - 10.0 ** (-slider / 100)
+    return round(kept, 4)
+
+
+class RunToolbar(QWidget):
+    """Shows a `ChartView` and asks for others.
+
+    Signals:
+        asked(ChartView): the person wants this view.
+        whole_asked(): everything again.
+        picture_asked(), table_asked(): save the charts, or their numbers.
+    """
+
+    asked = Signal(object)
+    whole_asked = Signal()
+    picture_asked = Signal()
+    table_asked = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._view = ChartView()
+        self.place = DropDown()
+        self.place.setAccessibleName(self.tr("Horizontal axis"))
+        for key, name in (
+            ("step", self.tr("Steps")),
+            ("seconds", self.tr("Time")),
+            ("epoch", self.tr("Epochs")),
+        ):
+            self.place.addItem(name, key)
+        self.smoothing = QSlider(Qt.Orientation.Horizontal)
+        self.smoothing.setRange(0, _SLIDER_TOP)
+        self.smoothing.setFixedWidth(120)
+        self.smoothing.setAccessibleName(self.tr("Smoothing of the loss"))
+        self.smoothing.setToolTip(self.tr("How much of the past the smoothed loss keeps"))
+        self._weight = TonedLabel()
+        self._weight.setFont(theme.number_font())
+        self._weight.setFixedWidth(44)
+        self.log = self._toggle(self.tr("Log"), self.tr("Logarithmic axis of the loss"))
+        self.clip = self._toggle(
+            self.tr("Clip outliers"),
+            self.tr("Let the highest and lowest hundredth of the losses lie outside"),
+        )
+        self.follow = self._toggle(
+            self.tr("Follow"), self.tr("Keep the newest step in view; off after a zoom")
+        )
+        self.whole = QPushButton(self.tr("Show all"))
+        self.whole.setToolTip(self.tr("Undo every zoom (double-click a chart)"))
+        self.export = QPushButton(self.tr("Export"))
+        self.export.setIcon(icon("external"))
+        menu = QMenu(self)
+        menu.addAction(self.tr("Picture of the charts (PNG)…"), self.picture_asked.emit)
+        menu.addAction(self.tr("Numbers of every step (CSV)…"), self.table_asked.emit)
+        self.export.setMenu(menu)
+        self._lay_out()
+        self.place.currentIndexChanged.connect(self._ask)
+        self.smoothing.valueChanged.connect(self._ask)
+        for button in (self.log, self.clip, self.follow):
+            button.toggled.connect(self._ask)
+        self.whole.clicked.connect(self.whole_asked)
+        self.show_view(self._view)
+
+    def show_view(self, view: ChartView) -> None:
+        """Let the controls say what ``view`` is."""
+        self._view = view
+        controls = (self.place, self.smoothing, self.log, self.clip, self.follow)
+        blockers = [QSignalBlocker(control) for control in controls]
+        self.place.setCurrentIndex(self.place.findData(view.place))
+        if smoothing_of(self.smoothing.value()) != view.smoothing:
+            self.smoothing.setValue(slider_of(view.smoothing))
+        self.log.setChecked(view.is_log)
+        self.clip.setChecked(view.is_clipped)
+        self.follow.setChecked(view.follow)
+        self._weight.setText(f"{view.smoothing:.3f}")
+        self.whole.setEnabled(view.window is not None)
+        del blockers
+
+    def _toggle(self, text: str, tip: str) -> QToolButton:
+        button = QToolButton()
+        button.setText(text)
+        button.setToolTip(tip)
+        button.setCheckable(True)
+        button.setFixedHeight(theme.CONTROL_HEIGHT)
+        button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        return button
+
+    def _lay_out(self) -> None:
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(theme.GAP_2)
+        row.addWidget(self.place)
+        row.addSpacing(theme.GAP_2)
+        row.addWidget(TonedLabel(self.tr("Smoothing")))
+        row.addWidget(self.smoothing)
+        row.addWidget(self._weight)
+        for button in (self.log, self.clip, self.follow):
+            row.addWidget(button)
+        row.addStretch(1)
+        row.addWidget(self.whole)
+        row.addWidget(self.export)
+
+    @Slot()
+    def _ask(self) -> None:
+        place: Place = self.place.currentData()
+        view = self._view.along(place)
+        moved = self.follow.isChecked() if place == self._view.place else True
+        self.asked.emit(
+            ChartView(
+                place=view.place,
+                window=view.window,
+                follow=moved,
+                smoothing=smoothing_of(self.smoothing.value()),
+                is_log=self.log.isChecked(),
+                is_clipped=self.clip.isChecked(),
+            )
+        )
