@@ -114,6 +114,10 @@ class Document(QObject):
         """
         return copy.deepcopy(value_at(self._reference_values, path))
 
+    def reference(self) -> dict[str, Any]:
+        """Return the settings of the preset or file the document came from."""
+        return copy.deepcopy(self._reference)
+
     def is_default(self, path: str) -> bool:
         """Return whether the value at ``path`` is the default."""
         return bool(self.value(path) == self.default(path))

@@ -25,14 +25,14 @@ QPushButton {
 QPushButton:hover { border-color: palette(dark); }
 QPushButton:pressed { background: palette(window); }
 QPushButton:focus { border: 2px solid palette(highlight); padding: 2px 11px; }
-QPushButton:disabled { color: palette(mid); }
+QPushButton:disabled { color: palette(dark); }
 QPushButton[primary="true"] {
   background: palette(highlight); color: palette(highlighted-text);
   border: 1px solid palette(highlight); font-weight: 600;
 }
 QPushButton[primary="true"]:focus { border: 2px solid palette(window-text); }
 QPushButton[primary="true"]:disabled {
-  background: palette(button); color: palette(mid); border-color: palette(mid);
+  background: palette(button); color: palette(dark); border-color: palette(mid);
 }
 QPushButton[danger="true"] { color: palette(bright-text); border-color: palette(bright-text); }
 QPushButton::menu-indicator { width: 0px; }

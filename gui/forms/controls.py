@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPalette, QPen, QWheelEvent
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt
+from PySide6.QtGui import QPainter, QPaintEvent, QPalette, QPen, QWheelEvent
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -87,7 +87,13 @@ class Switch(QCheckBox):
 
 
 class DropDown(QComboBox):
-    """A list to choose from, which the wheel does not change in passing."""
+    """A list to choose from, which the wheel does not change in passing.
+
+    Attributes:
+        usual_width: Width it takes where there is room, so that lists under each other are even.
+    """
+
+    usual_width = 0
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -102,7 +108,7 @@ class DropDown(QComboBox):
             (self.fontMetrics().horizontalAdvance(self.itemText(i)) for i in range(self.count())),
             default=60,
         )
-        return QSize(widest + 44, theme.CONTROL_HEIGHT)
+        return QSize(max(widest + 44, self.usual_width), theme.CONTROL_HEIGHT)
 
     def minimumSizeHint(self) -> QSize:
         """Return the size below which it is no use."""
@@ -188,6 +194,15 @@ def rule() -> QFrame:
     return line
 
 
+def upright_rule() -> QFrame:
+    """Return a thin upright line between parts of the window."""
+    line = QFrame()
+    line.setFixedWidth(1)
+    line.setAutoFillBackground(True)
+    line.setBackgroundRole(QPalette.ColorRole.Mid)
+    return line
+
+
 def tool_button(name: str, text: str, *, token: str = "text") -> QToolButton:
     """Return a flat button with the icon called ``name``; ``text`` is its name and tooltip."""
     button = QToolButton()
@@ -198,17 +213,3 @@ def tool_button(name: str, text: str, *, token: str = "text") -> QToolButton:
     button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
     button.setFixedSize(28, 28)
     return button
-
-
-def is_palette_change(event: QEvent) -> bool:
-    """Return whether ``event`` says that colours changed."""
-    return event.type() == QEvent.Type.PaletteChange
-
-
-def mixed(ground: QColor, ink: QColor, part: float) -> QColor:
-    """Return ``ground`` with ``part`` of ``ink`` in it."""
-    return QColor(
-        round(ground.red() + (ink.red() - ground.red()) * part),
-        round(ground.green() + (ink.green() - ground.green()) * part),
-        round(ground.blue() + (ink.blue() - ground.blue()) * part),
-    )

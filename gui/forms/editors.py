@@ -264,7 +264,7 @@ class SetField(DropDown):
         self._values = [value for value, _ in shape.values]
         for _, label in shape.values:
             self.addItem(label)
-        self.setMinimumWidth(260)
+        self.usual_width = 260
         self.activated.connect(self._commit)
 
     def show_value(self, value: Any) -> None:

@@ -13,7 +13,7 @@ from aozora.errors import Problem
 from gui import theme
 from gui.document import Document
 from gui.forms.controls import TonedLabel, tool_button
-from gui.forms.editors import NumberField, PathField, editor_for, line_of
+from gui.forms.editors import LinesField, NumberField, PathField, editor_for, line_of
 from gui.forms.shapes import Shape, value_text
 from gui.words import tr
 
@@ -100,7 +100,7 @@ class SettingRow(QWidget):
         line.setSpacing(theme.GAP_2)
         line.addWidget(self.mark)
         line.addWidget(self.label)
-        grows = isinstance(self.editor, PathField)
+        grows = isinstance(self.editor, PathField | LinesField)
         line.addWidget(self.editor, 1 if grows else 0)
         if self.shape.info.unit:
             line.addWidget(TonedLabel(tr(self.shape.info.unit)))

@@ -26,7 +26,6 @@ class PageSpec:
         module: Module that holds it; imported when the page is first shown.
         sections: Sections of the configuration whose settings are on it.
         settings: Single settings that are on it although their section is elsewhere.
-        purpose: What it is for, for pages to which the frame gives their head.
     """
 
     key: str
@@ -35,7 +34,6 @@ class PageSpec:
     module: str
     sections: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
-    purpose: str = ""
 
     def make(self, *arguments: Any) -> QWidget:
         """Return the page; its module is imported now."""
@@ -66,7 +64,6 @@ def page_specs() -> tuple[PageSpec, ...]:
             "gui.pages.schedule",
             ("schedule",),
             LENGTH_SETTINGS,
-            tr("How long the run is and how large its steps are. The line is what is trained."),
         ),
         PageSpec(
             "timesteps",
@@ -74,7 +71,6 @@ def page_specs() -> tuple[PageSpec, ...]:
             "setup",
             "gui.pages.timesteps",
             ("timesteps",),
-            purpose=tr("How often each noise level is trained. The bars are the exact counts."),
         ),
         PageSpec(
             "layers",
@@ -82,7 +78,6 @@ def page_specs() -> tuple[PageSpec, ...]:
             "setup",
             "gui.pages.layers",
             ("targets",),
-            purpose=tr("Which parts of the UNet are trained."),
         ),
         PageSpec(
             "optimizer",
@@ -143,7 +138,7 @@ def entries() -> tuple[Entry, ...]:
         where = spec_of(page).title
         if shape.of_kind:
             parent = shape_of(shape.path.rpartition(".")[0])
-            where += f" › {tr(parent.info.label)}: {dict(parent.values)[shape.of_kind]}"
+            where += f", {tr(parent.info.label)}: {dict(parent.values)[shape.of_kind]}"
         help_text = tr(shape.info.help)
         title = tr(shape.info.label)
         settings.append(Entry(title, shape.path, page, where, help_text, shape.of_kind))

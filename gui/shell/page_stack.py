@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QStackedWidget, QWidget
 
-from gui import theme
 from gui.document import Document
 from gui.engine.host import EngineHost
 from gui.forms.editors import line_of
@@ -13,23 +12,8 @@ from gui.forms.setting_row import SettingRow
 from gui.forms.settings_card import SettingsCard
 from gui.preferences import PreferenceKeeper
 from gui.shell.banner import Flash
-from gui.shell.form_page import PageHead
+from gui.shell.form_page import FormPage
 from gui.shell.page_list import LENGTH_SETTINGS, PageSpec, page_of, spec_of
-
-
-class FramedPage(QWidget):
-    """A page that brings no head of its own, under one."""
-
-    def __init__(self, spec: PageSpec, page: QWidget, card: QWidget | None = None) -> None:
-        super().__init__()
-        self.page = page
-        column = QVBoxLayout(self)
-        column.setContentsMargins(theme.GAP_5, theme.GAP_4, theme.GAP_4, theme.GAP_4)
-        column.setSpacing(theme.GAP_3)
-        column.addWidget(PageHead(spec.title, spec.purpose))
-        if card is not None:
-            column.addWidget(card)
-        column.addWidget(page, 1)
 
 
 class PageStack(QStackedWidget):
@@ -55,18 +39,17 @@ class PageStack(QStackedWidget):
         self._host = host
         self._preferences = preferences
         self._pages: dict[str, QWidget] = {}
-        self._inner: dict[str, QWidget] = {}
         self.current = ""
 
     def page(self, key: str) -> QWidget:
         """Return the page called ``key``, made now if it was not before."""
-        if key not in self._inner:
+        if key not in self._pages:
             self._make(spec_of(key))
-        return self._inner[key]
+        return self._pages[key]
 
     def has(self, key: str) -> bool:
         """Return whether the page called ``key`` is made already."""
-        return key in self._inner
+        return key in self._pages
 
     def show_page(self, key: str) -> None:
         """Show the page called ``key``."""
@@ -90,7 +73,7 @@ class PageStack(QStackedWidget):
 
     def _target(self, key: str, path: str) -> QWidget | None:
         page = self._pages[key]
-        reveal = getattr(self._inner[key], "reveal", None)
+        reveal = getattr(self._pages[key], "reveal", None)
         found = reveal(path) if callable(reveal) else None
         while found is None and path:
             for card in page.findChildren(SettingsCard):
@@ -102,16 +85,12 @@ class PageStack(QStackedWidget):
 
     def _make(self, spec: PageSpec) -> None:
         page = self._built(spec)
-        whole = page
-        if spec.purpose:
-            card = None
-            if spec.key == "schedule":
-                title = self.tr("Length of the run")
-                card = SettingsCard(self._document, title, LENGTH_SETTINGS)
-            whole = FramedPage(spec, page, card)
-        self._inner[spec.key] = page
-        self._pages[spec.key] = whole
-        self.addWidget(whole)
+        if spec.key == "schedule" and isinstance(page, FormPage):
+            # The length belongs to the run, yet nowhere it is thought of more than here.
+            title = self.tr("Length of the run")
+            page.column.insertWidget(1, SettingsCard(self._document, title, LENGTH_SETTINGS))
+        self._pages[spec.key] = page
+        self.addWidget(page)
         self.made.emit(spec.key, page)
 
     def _built(self, spec: PageSpec) -> QWidget:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QMouseEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import (
     QAbstractButton,
     QHBoxLayout,
@@ -140,10 +140,10 @@ class RunBar(QWidget):
         self.loss_text = TonedLabel(tone="text")
         self.memory_text = TonedLabel()
         self.memory = Meter(self.tr("Memory"))
-        self.save = QPushButton(self.tr("Save now"))
-        self.stop = QPushButton(self.tr("Stop"))
-        self.resume = QPushButton(self.tr("Resume"))
-        self.train = QPushButton(self.tr("Train"))
+        self.save = QPushButton(" " + self.tr("Save now"))
+        self.stop = QPushButton(" " + self.tr("Stop"))
+        self.resume = QPushButton(" " + self.tr("Resume"))
+        self.train = QPushButton(" " + self.tr("Train"))
         self._lay_out()
         self._wire()
         self._show_status(host.status)
@@ -154,10 +154,11 @@ class RunBar(QWidget):
         whole.setContentsMargins(0, 0, 0, 0)
         whole.setSpacing(0)
         whole.addWidget(rule())
-        bar = QHBoxLayout()
+        line = QWidget()
+        bar = QHBoxLayout(line)
         bar.setContentsMargins(theme.GAP_4, 0, theme.GAP_4, 0)
         bar.setSpacing(theme.GAP_4)
-        whole.addLayout(bar, 1)
+        whole.addWidget(line, 1)
         bar.addWidget(self.chip)
         numbers = theme.number_font()
         for label in (self.progress_text, self.pace_text, self.loss_text, self.memory_text):
@@ -255,7 +256,3 @@ class RunBar(QWidget):
         self.memory.show_share(share, "warn" if share > 0.95 else "accent")
         is_known = bool(self.loss_text.text() or self.memory_text.text())
         self._right.setVisible(is_known and self.width() >= 900)
-
-    def mousePressEvent(self, event: QMouseEvent) -> None:
-        """Handle a press."""
-        self.setFocus()

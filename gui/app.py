@@ -1,0 +1,65 @@
+"""Making the application and its window."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from PySide6.QtCore import QLocale, QRectF, Qt
+from PySide6.QtGui import QColor, QIcon, QPainter, QPixmap
+from PySide6.QtWidgets import QApplication
+
+from gui import theme
+from gui.icons import paint_icon
+from gui.preferences import PreferenceKeeper
+from gui.shell.window import MainWindow
+
+
+def make_application(preferences: PreferenceKeeper, arguments: list[str]) -> QApplication:
+    """Return the application, in the preferred size and colours."""
+    zoom = preferences.now.zoom_percent
+    if zoom != 100:
+        os.environ.setdefault("QT_SCALE_FACTOR", f"{zoom / 100:g}")
+    app = QApplication([sys.argv[0], *arguments])
+    app.setApplicationName("Aozora")
+    app.setDesktopFileName("aozora")
+    app.setStyle("Fusion")
+    # Figures in files and fields are written with a point everywhere; words follow the system.
+    QLocale.setDefault(QLocale(QLocale.Language.English, QLocale.Country.UnitedStates))
+    theme.apply(app, theme.resolved(preferences.now.theme))
+    app.setWindowIcon(window_icon())
+    return app
+
+
+def window_icon() -> QIcon:
+    """Return the program's own icon: a curve rising out of noise."""
+    result = QIcon()
+    for size in (16, 32, 48, 64, 128):
+        picture = QPixmap(size, size)
+        picture.fill(Qt.GlobalColor.transparent)
+        painter = QPainter(picture)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(theme.DARK.window))
+        painter.drawRoundedRect(QRectF(0, 0, size, size), size * 0.2, size * 0.2)
+        inner = QRectF(size * 0.14, size * 0.14, size * 0.72, size * 0.72)
+        paint_icon(painter, "schedule", inner, theme.DARK.accent)
+        painter.end()
+        result.addPixmap(picture)
+    return result
+
+
+def open_window(preferences: PreferenceKeeper, paths: list[Path]) -> MainWindow:
+    """Return the window, as the last session left it, with ``paths`` taken in."""
+    window = MainWindow(preferences)
+    window.files.restore()
+    page = preferences.now.page
+    window.show_page(page if page in START_PAGES else "start")
+    for path in paths:
+        window.take(path)
+    return window
+
+
+# A monitor page of a run that is long over is no place to begin.
+START_PAGES = ("start", "model", "data", "schedule", "timesteps", "layers", "optimizer", "output")

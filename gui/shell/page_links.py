@@ -1,0 +1,126 @@
+"""What flows between the frame and single pages: presets, curves, resumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import QObject, Slot
+
+from aozora.config.lr_schedule import LrSchedule
+from aozora.config.presets import Preset
+from aozora.events import StepCompleted
+
+if TYPE_CHECKING:
+    from gui.shell.window import MainWindow
+
+_CURVE = "schedule.learning_rate"
+
+
+class PageLinks(QObject):
+    """Connects pages to the rest of the window when they are made.
+
+    Pages know the document only; whatever else concerns them is told to them here, if they have
+    the method for it.
+    """
+
+    def __init__(self, window: MainWindow) -> None:
+        super().__init__(window)
+        self._window = window
+        self._applied: list[tuple[int, float]] = []
+        self._total = 0
+        window.pages.made.connect(self._made)
+        window.checker.changed.connect(self._estimated)
+        window.document.history_changed.connect(self._compared)
+        window.host.reported.connect(self._reported)
+        window.host.started.connect(self._started)
+
+    @Slot(str, object)
+    def _made(self, key: str, page: Any) -> None:
+        if key == "start":
+            page.preset_chosen.connect(self._take_preset)
+            page.file_chosen.connect(self._window.take)
+            page.open_asked.connect(self._window.files.ask_open)
+            page.setting_asked.connect(self._window.go_to)
+            page.page_asked.connect(self._window.show_page)
+            page.demo_asked.connect(self._window.desk.start_demo)
+            page.set_preferences(self._window.preferences)
+        elif key == "schedule":
+            self._estimated()
+            self._compared()
+            self._show_applied()
+        elif key == "runs":
+            asked = getattr(page, "resume_asked", None)
+            if asked is not None:
+                asked.connect(self._resume_asked)
+
+    @Slot(object)
+    def _take_preset(self, preset: Preset) -> None:
+        self._window.document.apply_preset(preset)
+
+    @Slot()
+    def _estimated(self) -> None:
+        estimate = self._window.checker.estimate
+        page = self._page("schedule")
+        if page is None or estimate is None:
+            return
+        count = estimate.number("batches_per_epoch")
+        page.set_batches_per_epoch(round(count) if count == count else 0)
+
+    @Slot()
+    def _compared(self) -> None:
+        page = self._page("schedule")
+        if page is None:
+            return
+        document = self._window.document
+        if not document.is_changed(_CURVE):
+            page.compare(None)
+            return
+        try:
+            page.compare(LrSchedule.from_json(document.reference_value(_CURVE)))
+        except (TypeError, ValueError):
+            page.compare(None)
+
+    @Slot(object)
+    def _started(self, job: object) -> None:
+        self._applied.clear()
+        self._show_applied()
+
+    @Slot(object)
+    def _reported(self, batch: Any) -> None:
+        steps = [item.event for item in batch if isinstance(item.event, StepCompleted)]
+        if not steps:
+            return
+        self._total = steps[-1].total_steps
+        # A dot for every step of a long run would be thousands on a few hundred pixels.
+        stride = max(1, self._total // 400)
+        self._applied += [(s.step, s.lr) for s in steps if s.step % stride == 0 or s.step == 1]
+        page = self._page("schedule")
+        if page is not None and page.isVisible():
+            self._show_applied()
+
+    def _show_applied(self) -> None:
+        page = self._page("schedule")
+        if page is not None:
+            steps, rates = [s for s, _ in self._applied], [r for _, r in self._applied]
+            page.show_applied(steps, rates, max(self._total, 1))
+
+    def _page(self, key: str) -> Any:
+        pages = self._window.pages
+        return pages.page(key) if pages.has(key) else None
+
+    @Slot(object)
+    def _resume_asked(self, state: Any) -> None:
+        self.resume_from(Path(str(state)))
+
+    def resume_from(self, state: Path) -> None:
+        """Show what resuming from ``state`` would mean, and do it if the user wants."""
+        self._window.desk.resume(state)
+
+    def show_run(self, folder: Path) -> None:
+        """Show the run recorded in ``folder``."""
+        self._window.show_page("runs")
+        page = self._page("runs")
+        show = getattr(page, "show_run", None)
+        if callable(show):
+            show(folder)

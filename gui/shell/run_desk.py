@@ -1,0 +1,154 @@
+"""Starting, stopping and resuming the run from the window, with the questions that belong to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Signal, Slot
+
+from aozora.errors import Problem
+from gui.document import Document
+from gui.engine.host import EngineHost
+from gui.engine.states import RunStatus
+from gui.preferences import PreferenceKeeper, Preferences
+from gui.shell.checker import RunChecker
+from gui.shell.dialogs import Dialogs
+from gui.words import tr
+
+
+class RunDesk(QObject):
+    """Stands between buttons and the engine.
+
+    Signals:
+        problems_changed: `problems` may say something else.
+        page_asked: A page is worth looking at now; carries its key.
+        over: The run that the window waited for before closing is over.
+    """
+
+    problems_changed = Signal()
+    page_asked = Signal(str)
+    over = Signal()
+
+    def __init__(
+        self,
+        document: Document,
+        host: EngineHost,
+        checker: RunChecker,
+        preferences: PreferenceKeeper,
+        dialogs: Dialogs,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._document = document
+        self._host = host
+        self._checker = checker
+        self._preferences = preferences
+        self._dialogs = dialogs
+        self._is_closing = False
+        document.problems_changed.connect(self._tell)
+        checker.changed.connect(self._tell)
+        host.status_changed.connect(self._follow)
+        host.ended.connect(self._ended)
+        preferences.changed.connect(self._take_preferences)
+        self._take_preferences(preferences.now)
+        self._tell()
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what keeps the document from being trained, as far as it is known."""
+        estimate = self._checker.estimate
+        own = self._document.problems()
+        return own or (estimate.problems if estimate is not None else ())
+
+    @Slot()
+    def train(self) -> None:
+        """Start a new run of the document as it is."""
+        self._start("")
+
+    @Slot()
+    def resume_last(self) -> None:
+        """Go on from the newest state in the document's output folder."""
+        self._start("last")
+
+    def resume(self, state: Path) -> None:
+        """Go on from the state file ``state``."""
+        self._start(str(state))
+
+    def start_demo(self, folder: Path) -> None:
+        """Run the demo in ``folder``."""
+        if self._host.start_demo(str(folder)):
+            self.page_asked.emit("run")
+
+    def _start(self, resume: str) -> None:
+        if self._host.start(self._document.config(), resume=resume):
+            folder = str(Path(self._document.value("output.folder")).absolute())
+            self._preferences.take(self._preferences.now.with_runs_in(folder))
+            self.page_asked.emit("run")
+
+    @Slot()
+    def stop(self) -> None:
+        """Ask how to stop, and do it."""
+        status = self._host.status
+        if not status.is_active:
+            return
+        answer = self._dialogs.stopping(status.unsaved_steps, is_closing=False)
+        if answer != "keep":
+            self._host.stop(save=answer == "save")
+
+    @Slot()
+    def save_and_stop(self) -> None:
+        """Stop and keep everything; needs no question."""
+        self._host.stop(save=True)
+
+    @Slot()
+    def stop_now(self) -> None:
+        """Stop without saving, after asking when that loses something."""
+        lost = self._host.status.unsaved_steps
+        text = tr("{0} steps since the last save will be lost.").format(lost)
+        if not lost or self._dialogs.confirm(tr("Stop now?"), text, tr("Stop now")):
+            self._host.stop(save=False)
+
+    @Slot()
+    def force_quit(self) -> None:
+        """End the engine at once, after asking."""
+        text = tr(
+            "The engine is ended at once. What was not saved is lost; saved files stay whole."
+        )
+        if self._dialogs.confirm(tr("Force quit?"), text, tr("Force quit")):
+            self._host.force_quit()
+
+    def closes(self) -> bool:
+        """Return whether the window may close now; asks, and remembers to close later."""
+        status = self._host.status
+        if not status.is_active and not status.is_engine_alive:
+            return True
+        if self._is_closing and self._host.can_force_quit:
+            text = tr("The run is still ending. Ending it by force loses what is not saved yet.")
+            if self._dialogs.confirm(tr("Still saving"), text, tr("Force quit")):
+                self._host.force_quit()
+                return self._host.wait(5.0)
+            return False
+        answer = self._dialogs.stopping(status.unsaved_steps, is_closing=True)
+        if answer == "keep":
+            return False
+        self._is_closing = True
+        self._host.stop(save=answer == "save")
+        return False
+
+    @Slot(object)
+    def _follow(self, status: RunStatus) -> None:
+        self._checker.pause(status.is_active)
+
+    @Slot(object)
+    def _ended(self, status: RunStatus) -> None:
+        if self._is_closing:
+            self._is_closing = False
+            self.over.emit()
+
+    @Slot()
+    def _tell(self) -> None:
+        self._host.set_problems(len(self.problems()))
+        self.problems_changed.emit()
+
+    @Slot(object)
+    def _take_preferences(self, preferences: Preferences) -> None:
+        self._host.set_mode(preferences.engine_host)

@@ -1,0 +1,406 @@
+"""The main window: rail, bars, page and help, and what connects them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from PySide6.QtCore import QByteArray, Qt, Slot
+from PySide6.QtGui import (
+    QAction,
+    QCloseEvent,
+    QDragEnterEvent,
+    QDropEvent,
+    QKeySequence,
+    QResizeEvent,
+    QShortcut,
+    QShowEvent,
+)
+from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QVBoxLayout, QWidget
+
+from gui import theme
+from gui.document import Document
+from gui.engine.host import EngineHost
+from gui.engine.states import RunStatus
+from gui.forms.controls import upright_rule
+from gui.preferences import PreferenceKeeper, Preferences
+from gui.shell.banner import Banner
+from gui.shell.checker import RunChecker
+from gui.shell.compare import differences
+from gui.shell.compare_dialog import CompareDialog
+from gui.shell.dialogs import Dialogs, QtDialogs
+from gui.shell.drops import kind_of_drop
+from gui.shell.files import FileKeeper
+from gui.shell.help_panel import HelpPanel
+from gui.shell.page_links import PageLinks
+from gui.shell.page_list import entries, page_of, page_specs, spec_of
+from gui.shell.page_stack import PageStack
+from gui.shell.preflight import Preflight
+from gui.shell.rail import Rail
+from gui.shell.run_bar import HEIGHT as RUN_BAR_HEIGHT
+from gui.shell.run_bar import RunBar
+from gui.shell.run_desk import RunDesk
+from gui.shell.search import Entry
+from gui.shell.top_bar import TopBar
+
+_NARROW_BELOW = 1100
+_HELP_FROM = 1240
+_THEMES: tuple[theme.ThemeSetting, ...] = ("dark", "light", "contrast")
+
+
+class MainWindow(QMainWindow):
+    """The window.
+
+    Args:
+        preferences: What is remembered of the user.
+        document: The configuration; a new one if left out.
+        host: The engine's host; one in the preferred mode if left out.
+        dialogs: Who asks the questions; real dialogs if left out.
+    """
+
+    def __init__(
+        self,
+        preferences: PreferenceKeeper,
+        *,
+        document: Document | None = None,
+        host: EngineHost | None = None,
+        dialogs: Dialogs | None = None,
+    ) -> None:
+        super().__init__()
+        self.preferences = preferences
+        self.document = Document(self) if document is None else document
+        mode = preferences.now.engine_host
+        self.host = EngineHost(self, mode=mode) if host is None else host
+        self.dialogs: Dialogs = QtDialogs(self) if dialogs is None else dialogs
+        self.files = FileKeeper(self.document, preferences, self.dialogs, self)
+        self.checker = RunChecker(self.document, self)
+        self.desk = RunDesk(self.document, self.host, self.checker, preferences, self.dialogs, self)
+        self.top = TopBar(self.document, entries(), self)
+        self.rail = Rail(page_specs())
+        self.pages = PageStack(self.document, self.host, preferences)
+        self.links = PageLinks(self)
+        self.help = HelpPanel(self.document)
+        self.banner = Banner()
+        self.bar = RunBar(self.host, self.checker)
+        self.preflight = Preflight(self)
+        self._may_close = False
+        self._wants_help = preferences.now.is_help_open
+        self._lay_out()
+        self._wire()
+        self._add_shortcuts()
+        self.setAcceptDrops(True)
+        self.setMinimumSize(1024, 640)
+        self.resize(1280, 800)
+        geometry = QByteArray.fromHex(preferences.now.geometry.encode("ascii", "ignore"))
+        self.restoreGeometry(geometry)
+        self._show_title()
+        self._show_problems()
+
+    def _lay_out(self) -> None:
+        middle = QVBoxLayout()
+        middle.setSpacing(0)
+        middle.addWidget(self.banner)
+        middle.addWidget(self.pages, 1)
+        row = QHBoxLayout()
+        row.setSpacing(0)
+        row.addWidget(self.rail)
+        row.addWidget(upright_rule())
+        row.addLayout(middle, 1)
+        self._help_rule = upright_rule()
+        row.addWidget(self._help_rule)
+        row.addWidget(self.help)
+        whole = QWidget()
+        column = QVBoxLayout(whole)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        column.addWidget(self.top)
+        column.addLayout(row, 1)
+        column.addWidget(self.bar)
+        self.setCentralWidget(whole)
+
+    def _wire(self) -> None:
+        top, files, desk, bar = self.top, self.files, self.desk, self.bar
+        top.new_asked.connect(files.new)
+        top.open_asked.connect(files.ask_open)
+        top.save_asked.connect(files.save)
+        top.save_as_asked.connect(files.save_as)
+        top.preset_asked.connect(self._show_start)
+        top.compare_asked.connect(self.compare)
+        top.theme_asked.connect(self.next_theme)
+        top.help_asked.connect(self.toggle_help)
+        top.search.chosen.connect(self._found)
+        top.recent.aboutToShow.connect(self._fill_recent)
+        self.rail.chosen.connect(self.show_page)
+        self.pages.shown.connect(self._page_shown)
+        self.document.history_changed.connect(self._show_title)
+        desk.problems_changed.connect(self._show_problems)
+        desk.page_asked.connect(self.show_page)
+        desk.over.connect(self._close_after_run)
+        files.restored.connect(self._tell_restored)
+        self.host.status_changed.connect(self._follow_run)
+        self.preferences.changed.connect(self._take_preferences)
+        bar.train_asked.connect(desk.train)
+        bar.stop_asked.connect(desk.save_and_stop)
+        bar.stop_now_asked.connect(desk.stop_now)
+        bar.force_quit_asked.connect(desk.force_quit)
+        bar.resume_last_asked.connect(desk.resume_last)
+        bar.resume_file_asked.connect(self.ask_resume)
+        bar.problems_asked.connect(self.toggle_preflight)
+        self.preflight.go_asked.connect(self.go_to)
+        self.preflight.check_asked.connect(self.checker.check_now)
+        self.checker.changed.connect(self._refresh_preflight)
+        app = QApplication.instance()
+        assert isinstance(app, QApplication)
+        app.focusChanged.connect(self._focus_changed)
+
+    def _add_shortcuts(self) -> None:
+        standard = QKeySequence.StandardKey
+        for keys, slot in (
+            (standard.Open, self.files.ask_open),
+            (standard.Save, self.files.save),
+            ("Ctrl+Shift+S", self.files.save_as),
+            ("Ctrl+Z", self.document.undo),
+            ("Ctrl+Y", self.document.redo),
+            ("Ctrl+Shift+Z", self.document.redo),
+            ("Ctrl+K", self._focus_search),
+            ("F1", self.toggle_help),
+            ("F5", self.desk.train),
+            ("Shift+F5", self.desk.stop),
+        ):
+            QShortcut(QKeySequence(keys), self).activated.connect(slot)
+        for number, spec in enumerate(page_specs()[:9], 1):
+            shortcut = QShortcut(QKeySequence(f"Ctrl+{number}"), self)
+            shortcut.setObjectName(spec.key)
+            shortcut.activated.connect(self._page_shortcut)
+
+    # Pages
+
+    @Slot(str)
+    def show_page(self, key: str) -> None:
+        """Show the page called ``key``."""
+        self.pages.show_page(key)
+
+    @Slot(str)
+    def go_to(self, path: str) -> bool:
+        """Show the setting at ``path``; return whether it was found."""
+        return self.pages.go_to(path)
+
+    @Slot(str)
+    def _page_shown(self, key: str) -> None:
+        self.rail.show_page(key)
+        self.preflight.hide()
+        if self.preferences.now.page != key:
+            self.preferences.change(page=key)
+        self._follow_run(self.host.status)
+
+    @Slot()
+    def _page_shortcut(self) -> None:
+        sender = self.sender()
+        assert sender is not None
+        self.show_page(sender.objectName())
+
+    @Slot()
+    def _show_start(self) -> None:
+        self.show_page("start")
+
+    @Slot(object)
+    def _found(self, entry: Entry) -> None:
+        if not entry.path:
+            self.show_page(entry.page)
+            return
+        self.pages.go_to(entry.path)
+        self.help.show_setting(entry.path, entry.kind)
+
+    @Slot()
+    def _focus_search(self) -> None:
+        self.top.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
+
+    # Help, theme, size
+
+    @Slot(QWidget, QWidget)
+    def _focus_changed(self, old: QWidget | None, new: QWidget | None) -> None:
+        widget = new
+        while widget is not None and widget is not self:
+            path = widget.property("setting_path")
+            kind = widget.property("setting_kind")
+            if path and kind is not None:
+                self.help.show_setting(str(path), str(kind))
+                return
+            if path and not isinstance(widget.parent(), QWidget):
+                return
+            widget = widget.parentWidget()
+
+    @Slot()
+    def toggle_help(self) -> None:
+        """Show or hide the help panel."""
+        self._wants_help = not self.help.isVisible()
+        self._show_help(self._wants_help)
+        self.preferences.change(is_help_open=self._wants_help)
+
+    def _show_help(self, is_shown: bool) -> None:
+        self.help.setVisible(is_shown)
+        self._help_rule.setVisible(is_shown)
+
+    @Slot()
+    def next_theme(self) -> None:
+        """Show the next of the themes."""
+        now = _THEMES.index(theme.tokens().name)
+        self.preferences.change(theme=_THEMES[(now + 1) % len(_THEMES)])
+
+    @Slot(object)
+    def _take_preferences(self, preferences: Preferences) -> None:
+        wanted = theme.resolved(preferences.theme)
+        if wanted != theme.tokens().name:
+            app = QApplication.instance()
+            assert isinstance(app, QApplication)
+            theme.apply(app, wanted)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Put the focus where it does nothing until Tab is pressed."""
+        super().showEvent(event)
+        if self.focusWidget() is None or self.focusWidget() is self.top.search:
+            self.pages.setFocus()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Fit the new size."""
+        super().resizeEvent(event)
+        self.rail.show_narrow(self.width() < _NARROW_BELOW)
+        self._show_help(self._wants_help and self.width() >= _HELP_FROM)
+        if self.preflight.isVisible():
+            self._place_preflight()
+
+    # Document and run
+
+    @Slot()
+    def _show_title(self) -> None:
+        mark = "*" if self.document.is_dirty else ""
+        self.setWindowTitle(f"{self.document.origin.name}{mark} - Aozora")
+
+    @Slot()
+    def _fill_recent(self) -> None:
+        menu = self.top.recent
+        menu.clear()
+        for name in self.preferences.now.recent:
+            action = menu.addAction(Path(name).name)
+            action.setToolTip(name)
+            action.setData(name)
+            action.triggered.connect(self._open_recent)
+        menu.setEnabled(True)
+        if not self.preferences.now.recent:
+            menu.addAction(self.tr("none yet")).setEnabled(False)
+
+    @Slot()
+    def _open_recent(self) -> None:
+        action = self.sender()
+        assert isinstance(action, QAction)
+        self.files.open(Path(str(action.data())))
+
+    @Slot()
+    def compare(self) -> None:
+        """Show what differs from the preset or file."""
+        rows = differences(self.document.reference(), self.document.overlay())
+        dialog = CompareDialog(rows, self.document.origin.name, self)
+        dialog.exec()
+        if dialog.wanted:
+            self.go_to(dialog.wanted)
+
+    @Slot()
+    def _show_problems(self) -> None:
+        self.rail.show_problems(Counter(page_of(p.path) for p in self.desk.problems() if p.path))
+        self._refresh_preflight()
+
+    @Slot()
+    def toggle_preflight(self) -> None:
+        """Show or hide what stops the run, or what it would be."""
+        if self.preflight.isVisible():
+            self.preflight.hide()
+            return
+        self.preflight.show()
+        self._refresh_preflight()
+
+    @Slot()
+    def _refresh_preflight(self) -> None:
+        if not self.preflight.isVisible():
+            return
+        self.preflight.show_for(self.desk.problems(), self.checker.estimate, self.host.status)
+        self._place_preflight()
+
+    def _place_preflight(self) -> None:
+        self.preflight.place_above(self.height() - RUN_BAR_HEIGHT, theme.GAP_3)
+
+    @Slot()
+    def ask_resume(self) -> None:
+        """Ask for a state file and resume from it."""
+        start = str(self.document.value("output.folder"))
+        path = self.dialogs.state_path(start)
+        if path is not None:
+            self.links.resume_from(path)
+
+    @Slot(object)
+    def _follow_run(self, status: RunStatus) -> None:
+        is_setup = self.pages.current != "" and spec_of(self.pages.current).group == "setup"
+        if status.is_active and is_setup and self.pages.current != "start":
+            self.banner.show_words(
+                self.tr("The running job uses its own snapshot; changes apply to the next start."),
+                "run",
+            )
+        elif self.banner.property("lasting") != "true":
+            self.banner.hide()
+
+    @Slot()
+    def _tell_restored(self) -> None:
+        self.banner.show_words(
+            self.tr("Unsaved changes of the last session are back."), "undo", can_close=True
+        )
+
+    # Files from outside, and the end
+
+    def take(self, path: Path) -> None:
+        """Do with ``path`` what it is good for: open, train, add or resume."""
+        kind = kind_of_drop(path)
+        if kind == "config":
+            self.files.open(path)
+        elif kind == "model":
+            self.document.set_values({"model.base": str(path)}, self.tr("base model"))
+            self.go_to("model.base")
+        elif kind == "pictures":
+            folders = [*self.document.value("data.folders"), {"path": str(path)}]
+            if all(folder["path"] != str(path) for folder in folders[:-1]):
+                self.document.set_values({"data.folders": folders}, self.tr("add folder"))
+            self.show_page("data")
+        elif kind == "state":
+            self.links.resume_from(path)
+        elif kind == "run":
+            self.links.show_run(path)
+        else:
+            text = self.tr("{0} is no model, folder of pictures, configuration or state.")
+            self.dialogs.tell(self.tr("Nothing can be done with this"), text.format(path.name))
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Take what fits."""
+        if any(url.isLocalFile() for url in event.mimeData().urls()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Take what was dropped."""
+        event.acceptProposedAction()
+        for url in event.mimeData().urls():
+            if url.isLocalFile():
+                self.take(Path(url.toLocalFile()))
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Ask before anything is lost."""
+        if not self._may_close and not (self.desk.closes() and self.files.may_leave()):
+            event.ignore()
+            return
+        geometry = bytes(self.saveGeometry().toHex().data()).decode("ascii")
+        self.preferences.change(geometry=geometry)
+        self.files.close()
+        self.checker.stop()
+        super().closeEvent(event)
+
+    @Slot()
+    def _close_after_run(self) -> None:
+        if self.files.may_leave():
+            self._may_close = True
+            self.close()
