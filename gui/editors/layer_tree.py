@@ -1,0 +1,155 @@
+"""The tree of layers with its boxes and a bar for how much of each is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PySide6.QtCore import (
+    QModelIndex,
+    QPersistentModelIndex,
+    QRectF,
+    QSize,
+    Qt,
+    Signal,
+)
+from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTreeView,
+    QWidget,
+)
+
+from gui.editors.inks import faded, inks
+from gui.editors.layer_model import LAYER, SHARE_ROLE, TRAINED, LayerModel
+from gui.editors.layer_nodes import LayerNode
+from gui.editors.unet_shapes import Shapes
+
+_Index = QModelIndex | QPersistentModelIndex
+_ROW = 28
+_BAR = 72
+
+
+class _ShareDelegate(QStyledItemDelegate):
+    """Paints a bar before the figures."""
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: _Index) -> None:
+        share = index.data(SHARE_ROLE)
+        super().paint(painter, option, index)
+        if share is None:
+            return
+        colours = inks()
+        is_chosen = bool(option.state & QStyle.StateFlag.State_Selected)
+        ink = colours.base if is_chosen else colours.accent
+        rect = option.rect
+        bar = QRectF(rect.right() - _BAR - 8, rect.center().y() - 2, _BAR, 5)
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(faded(ink, 0.22))
+        painter.drawRoundedRect(bar, 2.5, 2.5)
+        if share > 0.0:
+            bar.setWidth(max(_BAR * share, 3.0))
+            painter.setBrush(ink)
+            painter.drawRoundedRect(bar, 2.5, 2.5)
+        painter.restore()
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: _Index) -> QSize:
+        return QSize(super().sizeHint(option, index).width() + _BAR + 16, _ROW)
+
+
+class _RowDelegate(QStyledItemDelegate):
+    """Gives rows their height."""
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: _Index) -> QSize:
+        return QSize(super().sizeHint(option, index).width(), _ROW)
+
+
+class LayerTree(QTreeView):
+    """Ticks layers to be trained.
+
+    Args:
+        shapes: Shapes of all parameters.
+        tops: What stands at the top.
+        name: What it is called by those who read it out.
+        parent: The owner.
+
+    Signals:
+        ticked: A LayerNode and whether it is to be trained.
+    """
+
+    ticked = Signal(object, bool)
+
+    def __init__(
+        self,
+        shapes: Shapes,
+        tops: Sequence[LayerNode],
+        name: str,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.layers = LayerModel(shapes, tops, self)
+        self.setModel(self.layers)
+        self.setItemDelegateForColumn(TRAINED, _ShareDelegate(self))
+        self.setItemDelegateForColumn(LAYER, _RowDelegate(self))
+        self.setUniformRowHeights(True)
+        self.setAlternatingRowColors(True)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setAccessibleName(name)
+        self.setRootIsDecorated(any(top.children for top in tops))
+        header = self.header()
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(LAYER, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(TRAINED, QHeaderView.ResizeMode.Interactive)
+        header.setSectionsMovable(False)
+        header.setMinimumSectionSize(80)
+        self.setColumnWidth(TRAINED, 200)
+        self.expandToDepth(0)
+        self.layers.ticked.connect(self.ticked)
+        self.setIndentation(16)
+        # Titles begin where the rows under them do.
+        self.setStyleSheet("QHeaderView::section { padding: 5px 4px; }")
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def fit_rows(self) -> None:
+        """Be just as high as all rows at the top need."""
+        rows = self.layers.rowCount()
+        self.setFixedHeight(self.header().sizeHint().height() + rows * _ROW + 2)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def show_trained(self, trained: frozenset[str]) -> None:
+        """Show which parameters are trained."""
+        self.layers.show_trained(trained)
+
+
+class ShareBar(QWidget):
+    """A thin bar for a share of a whole."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._share = 0.0
+        self.setFixedHeight(8)
+
+    def set_share(self, share: float) -> None:
+        """Show ``share`` of the bar filled."""
+        self._share = share
+        self.setAccessibleDescription(f"{share:.1%}")
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Paint the bar."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        ink = inks().accent
+        whole = QRectF(self.rect())
+        painter.setBrush(faded(ink, 0.22))
+        painter.drawRoundedRect(whole, 4, 4)
+        if self._share > 0.0:
+            whole.setWidth(max(whole.width() * self._share, 8.0))
+            painter.setBrush(ink)
+            painter.drawRoundedRect(whole, 4, 4)
+        painter.end()

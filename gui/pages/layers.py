@@ -1,0 +1,129 @@
+"""The page of the layers that are trained."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QSize
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+
+from gui.document import Document
+from gui.editors.layer_nodes import LayerNode, kind_nodes, layer_tree, with_node
+from gui.editors.layer_rules import SETS, LayerChoice, count
+from gui.editors.layer_tree import LayerTree, ShareBar
+from gui.editors.numbers import format_parameters
+from gui.editors.unet_shapes import unet_shapes
+from gui.forms.controls import Card, TonedLabel
+from gui.forms.settings_card import SettingsCard
+from gui.shell.form_page import FormPage
+from gui.theme import GAP_3
+from gui.words import tr
+
+_LAYERS, _BLOCKS = "targets.layers", "targets.blocks"
+_INCLUDE, _EXCLUDE = "targets.include", "targets.exclude"
+
+
+class Page(FormPage):
+    """Shows and edits which layers of the UNet are trained, as boxes and as patterns."""
+
+    def __init__(self, document: Document, parent: QWidget | None = None) -> None:
+        purpose = tr("Which parts of the UNet learn. Boxes and patterns always say the same.")
+        super().__init__(document, tr("Layers"), purpose, parent, is_wide=True)
+        shapes = unet_shapes()
+        self.root = layer_tree(shapes)
+        self.tree = LayerTree(shapes, (self.root,), tr("Layers to train"))
+        self.tree.setMinimumHeight(392)
+        self.kinds = LayerTree(shapes, kind_nodes(shapes), tr("Kinds of layers to train"))
+        self.kinds.fit_rows()
+        self.figure = TonedLabel("", "text")
+        self.share = ShareBar()
+        self.share.setAccessibleName(tr("Share of the UNet that is trained"))
+        self.notice = TonedLabel()
+        self.notice.setWordWrap(True)
+        self.patterns = SettingsCard(
+            document, tr("As patterns"), (_LAYERS, _BLOCKS, _INCLUDE, _EXCLUDE)
+        )
+        self.patterns.reveal(_INCLUDE)
+        self._shapes, self._names = shapes, tuple(shapes)
+        self._lay_out()
+        self.tree.ticked.connect(self._tick)
+        self.kinds.ticked.connect(self._tick)
+        document.changed.connect(self._document_changed)
+        self._refresh()
+
+    def _lay_out(self) -> None:
+        row = QWidget()
+        columns = QHBoxLayout(row)
+        columns.setContentsMargins(0, 0, 0, 0)
+        columns.setSpacing(GAP_3)
+        boxes = Card(tr("By block"))
+        boxes.body.addWidget(self.tree, 1)
+        side = QVBoxLayout()
+        side.setSpacing(GAP_3)
+        summary = Card(tr("Trained"))
+        summary.body.addWidget(self.figure)
+        summary.body.addWidget(self.share)
+        summary.body.addWidget(self.notice)
+        side.addWidget(summary)
+        kinds = Card(tr("By kind"))
+        kinds.body.addWidget(self.kinds)
+        side.addWidget(kinds)
+        side.addStretch(1)
+        columns.addWidget(boxes, 6)
+        columns.addLayout(side, 5)
+        self.add(row)
+        self.add(self.patterns)
+
+    def minimumSizeHint(self) -> QSize:
+        """Return the size below which it is no use."""
+        return QSize(560, 300)
+
+    def choice(self) -> LayerChoice:
+        """Return the choice of layers in the document."""
+        value = self.document.value
+        layers = value(_LAYERS)
+        lists = [_texts(value(path)) for path in (_BLOCKS, _INCLUDE, _EXCLUDE)]
+        return LayerChoice(layers if layers in SETS else "all", *lists)
+
+    def _tick(self, node: LayerNode, on: bool) -> None:
+        choice = self.choice()
+        try:
+            changed = with_node(choice, node, self.root, self._names, on=on)
+        except ValueError as error:
+            text = str(error)
+            self._say(f"{text[:1].upper()}{text[1:]}.", is_fault=True)
+            return
+        changes = {_INCLUDE: list(changed.include), _EXCLUDE: list(changed.exclude)}
+        verb = tr("train {}") if on else tr("do not train {}")
+        self.document.set_values(changes, verb.format(node.key or node.label.lower()))
+
+    def _document_changed(self, paths: frozenset[str]) -> None:
+        if any(path.startswith("targets") for path in paths):
+            self._refresh()
+
+    def _refresh(self) -> None:
+        choice, shapes = self.choice(), self._shapes
+        trained = choice.trained(self._names)
+        for tree in (self.tree, self.kinds):
+            tree.show_trained(trained)
+        part, whole = count(shapes, trained), self.root.num_params
+        self.figure.setText(
+            tr("{0} of {1} parameters ({2:.1%})").format(
+                format_parameters(part), format_parameters(whole), part / whole
+            )
+        )
+        self.share.set_share(part / whole)
+        faults = choice.faults(self._names)
+        if faults:
+            self._say(f"{faults[0][:1].upper()}{faults[0][1:]}.", is_fault=True)
+        else:
+            text = tr("{0:,} of {1:,} tensors, counted for SDXL's UNet.")
+            self._say(text.format(len(trained), len(shapes)), is_fault=False)
+
+    def _say(self, text: str, *, is_fault: bool) -> None:
+        self.notice.set_tone("error" if is_fault else "muted")
+        self.notice.setText(text)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Return a list of texts; entries that are none are listed among the problems."""
+    entries = value if isinstance(value, list | tuple) else ()
+    return tuple(entry for entry in entries if isinstance(entry, str))
