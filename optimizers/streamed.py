@@ -78,6 +78,8 @@ class StreamedOptimizer:
             unit.name: torch.zeros(1, device=engine.device) for unit in engine.units
         }
         self._keys: dict[tuple[str, str], int] = {}
+        # Kept while a step may read it: once dropped, the model's queue could write its memory.
+        self._scale: Tensor | None = None
         self._survey: Survey | None = None
         self._diagnostics: Diagnostics | None = None
         self._updated: dict[str, Event] = {}
@@ -142,7 +144,7 @@ class StreamedOptimizer:
         Raises:
             ValueError: if ``lr`` is not a learning rate.
         """
-        self.wait_until_issued()
+        self.wait_all()
         if not (math.isfinite(lr) and lr >= 0):
             raise ValueError(f"lr: {lr} is not a learning rate")
         self._t += 1
@@ -361,6 +363,7 @@ class StreamedOptimizer:
     @torch.no_grad()
     def _update_bucket(self, bucket: Bucket, part_of: PartOf, lr: float, scale: Tensor) -> Event:
         """Put the update of a bucket on the queues; return when its gradients have been read."""
+        self._scale = scale
         scalars = StepScalars(
             lr=lr, t=self._t, gradient_scale=scale, noise_keys=self._noise_keys(bucket.unit)
         )

@@ -163,7 +163,7 @@ def test_steps_land_where_those_of_the_cpu_do_and_are_the_same_every_time(dtype,
     tolerance = 1e-2 if rule.kind == "lion" else TOLERANCES[moments]
     for name in SHAPES:
         on_cpu, on_gpu = moved[0][name], moved[1][name]
-        assert (on_gpu - on_cpu).norm() < max(tolerance, TOLERANCES[moments]) * on_cpu.norm()
+        assert (on_gpu - on_cpu).norm() <= max(tolerance, TOLERANCES[moments]) * on_cpu.norm()
 
 
 def test_the_rule_is_torch_adamw_bit_for_bit_on_one_device():
@@ -189,7 +189,7 @@ def test_the_rule_is_torch_adamw_bit_for_bit_on_one_device():
 def test_the_engine_follows_torch_adamw(dtype):
     driver = Driver(_parameters(dtype), RavenAdamWRule())
     start = driver.weights()
-    reference = {name: nn.Parameter(weight.to(CUDA)) for name, weight in start.items()}
+    reference = {name: nn.Parameter(weight.clone().to(CUDA)) for name, weight in start.items()}
     adamw = torch.optim.AdamW(reference.values(), lr=1e-4, weight_decay=0.01, foreach=False)
     for step in range(50):
         driver.step(_gradients(step), 1e-4)
@@ -200,7 +200,7 @@ def test_the_engine_follows_torch_adamw(dtype):
     for name, parameter in reference.items():
         # Whether a product and a sum are rounded once or twice is each kernel's own choice.
         wanted = parameter.detach().cpu() - start[name]
-        assert (end[name] - start[name] - wanted).norm() < 1e-5 * wanted.norm()
+        assert (end[name] - start[name] - wanted).norm() <= 1e-5 * wanted.norm()
 
 
 LARGE = {"conv.weight": (320, 160, 3, 3), "proj.weight": (640, 1280), "norm.weight": (640,)}
@@ -213,7 +213,7 @@ def test_pinned_and_bounced_copies_and_none_at_all_give_the_same_bits(moments, g
     drivers = {}
     for name, changes in {
         "pinned": {"pin_bytes": 2**30},
-        "bounced": {"pin_bytes": 5 * 2**20},  # enough for the buffers, not for a slab of records
+        "bounced": {"pin_bytes": 4 * 2**20},  # enough for the buffers, not for a slab of records
         "ordinary": {"pin_bytes": 0},
         "resident": {"device_record_bytes": 2**30},
     }.items():
@@ -426,7 +426,7 @@ def test_hooks_sum_what_backward_computes_on_gpu_and_cpu(dtype, gradients, pin_b
             assert torch.equal(total, expected[name].cpu()), name
     tolerance = 1e-4 if dtype == torch.float32 else 3e-2
     for name, on_cpu in sums["cpu"].items():
-        assert (sums["cuda"][name] - on_cpu).norm() < tolerance * on_cpu.norm(), name
+        assert (sums["cuda"][name] - on_cpu).norm() <= tolerance * on_cpu.norm(), name
 
 
 def _finished(driver):

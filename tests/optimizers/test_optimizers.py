@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import weakref
 from dataclasses import dataclass
 from typing import get_args
 
@@ -768,3 +769,16 @@ def test_only_the_common_floats_can_be_trained():
 def test_parameters_of_several_dtypes_are_refused():
     with pytest.raises(ValueError, match=r"bfloat16.*float32"):
         MAKERS["raven-16bit"](_parameters(torch.bfloat16) | {"w": nn.Parameter(torch.zeros(3))})
+
+
+def test_the_scale_of_a_step_is_kept_while_the_step_may_read_it():
+    # A GPU reads it long after `step` has returned; memory that was let go may be written again.
+    optimizer = MAKERS["adamw"](_parameters(torch.bfloat16))
+    optimizer.sums.put(_gradients(0))
+    scale = torch.ones(())
+    kept = weakref.ref(scale)
+    optimizer.optimizer.step(optimizer.sums, 1e-4, scale)
+    del scale
+    assert kept() is not None
+    optimizer.step(_gradients(1), 1e-4)
+    assert kept() is None
