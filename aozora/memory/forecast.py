@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
 from aozora.config.sections import TrainingSection
@@ -17,7 +17,11 @@ from aozora.memory.accounting import (
     reserved,
     slabs_of,
 )
+from aozora.memory.activation_bytes import ActivationShape, Cost, peak_bytes
 from aozora.memory.machine import Machine, Rates
+from aozora.memory.recompute import RecomputePlan
+from aozora.memory.recompute_plan import FLOPS_PER_BYTE, plan_recompute, total_cost
+from aozora.memory.unet_parts import parts_from_shapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,7 @@ class Choice:
         gradients: Where sums wait.
         device_records: Bytes of records that may stay on the device.
         ring: Wanted size of the ring.
-        stored: Activations that may be stored beyond those of full recomputation.
+        recompute: Which activations are computed twice.
         for_saves: Main memory for what changes while it is being saved; page-locked like the rest.
     """
 
@@ -62,7 +66,7 @@ class Choice:
     gradients: GradientPlace = "host"
     device_records: int = 0
     ring: int = 0
-    stored: int = 0
+    recompute: RecomputePlan = field(default_factory=RecomputePlan)
     for_saves: int = 0
 
 
@@ -93,34 +97,50 @@ class Forecaster:
         self._machine = machine
         self._pin_bytes = pin_bytes
         self._known = coefficients
-        # Activations of a small model are small: they go with the weights.
-        num_params = sum(_numel(shape) for shape in facts.shapes.values())
-        share = num_params / coefficients.num_params
-        self._scale = share * training.batch_size * facts.latent_pixels / STANDARD_PIXELS
         has_card = machine.has_card
         self._loaded = coefficients.loaded_bytes if has_card else 0
         self._workspace = coefficients.workspace_bytes if has_card else 0
-        self._wide = sizes.itemsize / 2  # activations have the weights' format
-
-    def storable(self, streamed: int) -> int:
-        """Return the activations that could be stored beyond those of full recomputation.
-
-        A streamed block keeps none: its weights are gone when they would be used.
-
-        Args:
-            streamed: Bytes of weights that are streamed.
-        """
-        all_of_it = self._known.stored_bytes - self._known.recomputed_bytes
-        resident = 1 - streamed / max(self._num_weight_bytes(), 1)
-        return int(all_of_it * self._scale * self._wide * resident)
+        self._parts = parts_from_shapes(facts.shapes)
+        self._shape = ActivationShape(
+            pixels=facts.latent_pixels,
+            batch=training.batch_size,
+            text_tokens=facts.text_tokens,
+            itemsize=sizes.itemsize,
+        )
+        self._share = sizes.total / coefficients.num_params
+        self._work = self._share * training.batch_size * facts.latent_pixels / STANDARD_PIXELS
+        self._all_again = self._again(RecomputePlan())
 
     @property
     def cost_of_stored(self) -> float:
         """Bytes of the card that a stored byte costs."""
-        return 1 + self._known.slack_share
+        return self._known.activation_factor * (1 + self._known.slack_share)
 
-    def _num_weight_bytes(self) -> int:
-        return self.sizes.total * self.sizes.itemsize
+    def recompute_within(self, budget_bytes: int, streamed: Collection[str]) -> RecomputePlan:
+        """Return what to recompute so that at most ``budget_bytes`` more are stored."""
+        return plan_recompute(self._parts, self._shape, budget_bytes, streamed=streamed)
+
+    def cost_of(self, plan: RecomputePlan) -> Cost:
+        """Return what a plan stores and repeats."""
+        return total_cost(plan, self._parts, self._shape)
+
+    def stored_bytes(self, choice: Choice) -> int:
+        """Return the activations that are stored beyond those of full recomputation."""
+        return self.cost_of(choice.recompute).kept_bytes
+
+    def share_again(self, plan: RecomputePlan) -> float:
+        """Return how much of the work that can be done twice is, from 0 to 1."""
+        return self._again(plan) / self._all_again if self._all_again else 0.0
+
+    def _again(self, plan: RecomputePlan) -> float:
+        """Return the operations that are done twice; other work counts as so many of them."""
+        cost = self.cost_of(plan)
+        return cost.repeated_flops + FLOPS_PER_BYTE * cost.repeated_bytes
+
+    def _activations(self, plan: RecomputePlan) -> int:
+        # The peak is that of the full-size model; a smaller one has as much less.
+        peak = self._share * peak_bytes(self._shape) + self.cost_of(plan).kept_bytes
+        return int(self._known.activation_factor * peak)
 
     def forecast(self, choice: Choice) -> MemoryForecast:
         """Return what ``choice`` would take."""
@@ -166,7 +186,7 @@ class Forecaster:
             width = sizes.sum_itemsize["device"]
             sums += [numel * width for unit in sizes.units for numel in unit.buckets]
         ring = self._ring_bytes(choice.ring, choice.gradients)
-        activations = int(known.recomputed_bytes * self._scale * self._wide) + choice.stored
+        activations = self._activations(choice.recompute)
         # Small blocks of all kinds share segments, so their rounding is counted once, at the end.
         parts = [
             ("CUDA", self._machine.context_bytes + self._loaded),
@@ -255,11 +275,9 @@ class Forecaster:
         """Return how long an optimizer step takes, with all its batches."""
         known, machine, sizes = self._known, self._machine, self.sizes
         count = self._training.accumulation_steps
-        storable = self.storable(0)
-        again = 1 - (choice.stored / storable if storable else 0.0)
-        first = known.forward_flops * self._scale
-        second = first * (1 + sizes.trained / max(sizes.total, 1))
-        second += known.recompute_flops * self._scale * again
+        again = self.share_again(choice.recompute)
+        first = known.forward_flops * self._work
+        second = first * (1 + sizes.trained / max(sizes.total, 1)) + self._again(choice.recompute)
         speed = machine.rates.flops * known.utilisation
         forward, backward = first / speed, second / speed
         if not machine.has_card:
@@ -320,10 +338,3 @@ class _Link:
         both = min(down, up)
         alone = (down - both) / self.rates.to_device + (up - both) / self.rates.to_host
         return (both / self.rates.duplex + alone) / self.share
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count

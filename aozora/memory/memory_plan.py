@@ -18,6 +18,7 @@ from aozora.errors import Problem
 from aozora.memory.accounting import (
     COEFFICIENTS,
     GIB,
+    MIB,
     GradientPlace,
     RunSizes,
     SumFormat,
@@ -26,6 +27,7 @@ from aozora.memory.accounting import (
 )
 from aozora.memory.forecast import Choice, Forecaster, MemoryForecast
 from aozora.memory.machine import Machine
+from aozora.memory.recompute import RecomputePlan
 from optimizers.placement import RING_BYTES, Placement
 from optimizers.rule import Moments
 
@@ -35,11 +37,13 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
 }
 _SHARE_FOR_SAVES = 16
-_COUNT_STEP = 2
+_COUNT_STEP = 4
+_ALL = 2**63  # bytes: no limit
 _SLOTS = 3
 _FEWEST_SLOTS = 2
 # A record on the device costs its bytes and what is lost between blocks.
 _RECORD_COST = 1.03
+_CRUMBS = 64 * MIB
 # Of arrangements that take about as long, the simplest is taken: the estimate is no better.
 _SAME_SECONDS = 1.04
 
@@ -56,7 +60,8 @@ class MemoryPlan:
         sum_format: What gradients are summed in on the host.
         states_on_device_bytes: Records stay on the device up to that many bytes.
         ring_bytes: Device memory through which everything passes.
-        recompute_budget_bytes: Activations that may be stored beyond those of full recomputation.
+        recompute: Which activations are computed twice.
+        recompute_budget_bytes: Activations that are stored beyond those of full recomputation.
         pinned_bytes: Most main memory to page-lock, that for saves aside.
         save_bytes: Main memory for what changes while it is being saved.
         predicted: What it comes to.
@@ -70,6 +75,7 @@ class MemoryPlan:
     sum_format: SumFormat
     states_on_device_bytes: int
     ring_bytes: int
+    recompute: RecomputePlan
     recompute_budget_bytes: int
     pinned_bytes: int
     save_bytes: int
@@ -127,7 +133,8 @@ def plan_memory(config: TrainConfig, facts: UNetFacts, machine: Machine) -> Memo
         sum_format=config.memory.sum_format,
         states_on_device_bytes=choice.device_records,
         ring_bytes=choice.ring,
-        recompute_budget_bytes=choice.stored,
+        recompute=choice.recompute,
+        recompute_budget_bytes=forecaster.stored_bytes(choice),
         pinned_bytes=max(0, limits.pinned - choice.for_saves),
         save_bytes=choice.for_saves,
         predicted=predicted,
@@ -241,33 +248,37 @@ def _spread(sizes: RunSizes, count: int) -> list[str]:
 def _fill(choice: Choice, config: TrainConfig, forecaster: Forecaster, limits: Limits) -> Choice:
     """Spend what ``choice`` leaves of the card: on stored activations, then on records."""
     section, sizes = config.memory, forecaster.sizes
-    streamed = sum(unit.streamed for unit in sizes.blocks if unit.name in choice.streamed)
-    storable = forecaster.storable(streamed)
     records = sizes.record_bytes
     if section.recompute == "none":
-        choice = replace(choice, stored=storable)
+        choice = replace(choice, recompute=forecaster.recompute_within(_ALL, choice.streamed))
     if section.states == "device":
         choice = replace(choice, device_records=records)
     forecast = forecaster.forecast(choice)
     for_saves = min(COEFFICIENTS.save_bytes, max(0, limits.ram - forecast.ram) // 2)
     if not limits.vram:
-        stored = storable if section.recompute != "all" else 0
-        return replace(choice, stored=stored, for_saves=for_saves)
+        choice = replace(choice, for_saves=for_saves)
+        spare = limits.ram - forecast.ram - for_saves
+        return _store(choice, spare, forecaster) if section.recompute == "auto" else choice
     choice = replace(choice, for_saves=min(for_saves, limits.pinned // _SHARE_FOR_SAVES))
     spare = limits.vram - forecast.vram
     if section.states == "auto":
         # Main memory comes first: without it nothing works at all.
         needed = min(max(forecast.ram - limits.ram, 0) * 101 // 100, records, max(spare, 0))
         choice = replace(choice, device_records=needed)
-        spare -= needed
+        spare -= int(needed * _RECORD_COST)
     if section.recompute == "auto" and spare > 0:
-        stored = min(int(spare / forecaster.cost_of_stored), storable)
-        choice = replace(choice, stored=stored)
-        spare -= int(stored * forecaster.cost_of_stored)
-    if section.states == "auto" and spare > 0 and not choice.streamed:
-        more = min(choice.device_records + int(spare / _RECORD_COST), records)
+        choice = _store(choice, spare, forecaster)
+        spare -= int(forecaster.stored_bytes(choice) * forecaster.cost_of_stored)
+    if section.states == "auto" and spare > _CRUMBS and not choice.streamed:
+        more = min(choice.device_records + int((spare - _CRUMBS) / _RECORD_COST), records)
         choice = replace(choice, device_records=more)
     return choice
+
+
+def _store(choice: Choice, spare: int, forecaster: Forecaster) -> Choice:
+    """Store activations in ``spare`` bytes."""
+    budget = max(0, int(spare / forecaster.cost_of_stored))
+    return replace(choice, recompute=forecaster.recompute_within(budget, choice.streamed))
 
 
 def _shortfalls(forecast: MemoryForecast, limits: Limits) -> tuple[Problem, ...]:
@@ -317,11 +328,11 @@ def _sentence(
     ]
     if choice.streamed:
         parts.append(f"{len(choice.streamed)} of {len(sizes.blocks)} blocks are streamed.")
-    share = choice.stored / max(forecaster.storable(0), 1)
+    again = forecaster.share_again(choice.recompute)
     parts.append(
         "Nothing is computed twice."
-        if share > 0.995
-        else f"{1 - share:.0%} of what can be is computed twice."
+        if again < 0.005
+        else f"{again:.0%} of what can be is computed twice."
     )
     parts.append(_gradient_words(choice))
     if sizes.record_bytes:
