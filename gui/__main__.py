@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
-NO_WINDOW = """This version of Aozora has no window yet; it is used from the command line:
-  python bootstrap.py demo
-  python bootstrap.py train --preset sdxl-12gb --model BASE.safetensors --data FOLDER
-"""
+# PySide6 6.12 loses a reference to None with every call on Python 3.11 and older and then aborts.
+_BAD_QT = (6, 12)
 
 
 def check() -> list[str]:
     """Return one line about each thing the window needs.
 
     Raises:
-        ImportError: when torch or Qt cannot be loaded.
+        ImportError: when torch or Qt cannot be loaded, or this Qt must not be used.
         OSError: when one of their libraries cannot be.
     """
     # torch first: on Windows its libraries may fail to load once Qt's are there.
     import torch
+
+    _refuse_bad_qt()
     from PySide6 import QtWidgets
 
     has_card = torch.cuda.is_available()
@@ -31,20 +34,91 @@ def check() -> list[str]:
     ]
 
 
+def _refuse_bad_qt() -> None:
+    found = version("PySide6-Essentials")
+    numbers = tuple(int(part) for part in found.split(".")[:2])
+    if numbers >= _BAD_QT and sys.version_info < (3, 12):
+        raise ImportError(f"PySide6 {found} fails on this Python; 6.11 is needed")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gui", description="The window of Aozora.")
+    parser.add_argument("paths", nargs="*", type=Path, help="a configuration, model or folder")
+    parser.add_argument("--check", action="store_true", help="only say whether it could open")
+    pictures = parser.add_argument_group("pictures of the pages")
+    pictures.add_argument("--screenshots", type=Path, metavar="DIR", help="write them and exit")
+    pictures.add_argument("--theme", choices=["dark", "light", "contrast"], default="dark")
+    pictures.add_argument("--scale", type=float, default=1.0, help="pixels a unit, such as 1.5")
+    pictures.add_argument("--width", type=int, default=1280)
+    pictures.add_argument("--height", type=int, default=800)
+    pictures.add_argument("--run", type=Path, metavar="RUN_FOLDER", help="a recorded run to show")
+    return parser
+
+
+def _check() -> int:
+    try:
+        lines = check()
+    except (ImportError, OSError) as error:
+        sys.stderr.write(f"Error: {error}\nWhat to do: run setup again.\n")
+        return 3
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _screenshots(options: argparse.Namespace) -> int:
+    import tempfile
+
+    os.environ["QT_QPA_PLATFORM"] = "offscreen"
+    os.environ["QT_SCALE_FACTOR"] = f"{options.scale:g}"
+    from gui.app import make_application
+    from gui.preferences import PreferenceKeeper
+    from gui.shell.screenshots import take_screenshots
+    from gui.shell.window import MainWindow
+
+    with tempfile.TemporaryDirectory() as folder:
+        # The user's own files stay out of the pictures, and the pictures out of them.
+        os.environ["XDG_CONFIG_HOME"] = folder
+        preferences = PreferenceKeeper(Path(folder, "window.json"))
+        app = make_application(preferences, [])
+        window = MainWindow(preferences)
+        for path in options.paths:
+            window.take(path)
+        written = take_screenshots(
+            window,
+            options.screenshots,
+            theme_name=options.theme,
+            width=options.width,
+            height=options.height,
+            run_folder=options.run,
+        )
+        window.checker.stop()
+        window.close()
+        app.processEvents()
+    sys.stdout.write("".join(f"{path}\n" for path in written))
+    return 0
+
+
+def _window(options: argparse.Namespace) -> int:
+    _refuse_bad_qt()
+    from aozora.runtime import guard_streams
+
+    guard_streams()
+    from gui.app import run_application
+
+    return run_application(options.paths)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the check or open the window; return the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments == ["--check"]:
-        try:
-            lines = check()
-        except (ImportError, OSError) as error:
+    """Run the check, take pictures or open the window; return the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.check:
+        return _check()
+    try:
+        return _screenshots(options) if options.screenshots else _window(options)
+    except (ImportError, OSError) as error:
+        if sys.stderr is not None:
             sys.stderr.write(f"Error: {error}\nWhat to do: run setup again.\n")
-            return 3
-        sys.stdout.write("\n".join(lines) + "\n")
-    # Under pythonw there is nobody to read and no stream to write to.
-    if sys.stderr is not None:
-        sys.stderr.write(NO_WINDOW)
-    return 2
+        return 3
 
 
 if __name__ == "__main__":

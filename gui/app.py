@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from PySide6.QtCore import QLocale, QRectF, Qt
@@ -13,7 +15,12 @@ from PySide6.QtWidgets import QApplication
 from gui import theme
 from gui.icons import paint_icon
 from gui.preferences import PreferenceKeeper
+from gui.shell.crash import CrashCatcher, start_log
+from gui.shell.single import SingleWindow, hand_over
 from gui.shell.window import MainWindow
+
+# A page of a run that is long over is no place to begin.
+_FIRST_PAGES = ("start", "model", "data", "schedule", "timesteps", "layers", "optimizer", "output")
 
 
 def make_application(preferences: PreferenceKeeper, arguments: list[str]) -> QApplication:
@@ -50,16 +57,37 @@ def window_icon() -> QIcon:
     return result
 
 
-def open_window(preferences: PreferenceKeeper, paths: list[Path]) -> MainWindow:
+def open_window(preferences: PreferenceKeeper, paths: Sequence[Path]) -> MainWindow:
     """Return the window, as the last session left it, with ``paths`` taken in."""
     window = MainWindow(preferences)
     window.files.restore()
     page = preferences.now.page
-    window.show_page(page if page in START_PAGES else "start")
+    window.show_page(page if page in _FIRST_PAGES else "start")
     for path in paths:
         window.take(path)
     return window
 
 
-# A monitor page of a run that is long over is no place to begin.
-START_PAGES = ("start", "model", "data", "schedule", "timesteps", "layers", "optimizer", "output")
+def run_application(paths: Sequence[Path]) -> int:
+    """Open the window and stay until it is closed; return the exit code."""
+    if hand_over(paths):
+        return 0
+    crashes = start_log()
+    preferences = PreferenceKeeper()
+    app = make_application(preferences, [])
+    catcher = CrashCatcher(app)
+    catcher.install()
+    window = open_window(preferences, paths)
+    catcher.watch(window, window.document.config)
+    single = SingleWindow(app)
+    single.asked.connect(window.take_from_second_start)
+    window.show()
+    code = app.exec()
+    single.close()
+    # Qt's objects go in an order of ours, not in that of the interpreter's end.
+    window.deleteLater()
+    app.processEvents()
+    if crashes is not None:
+        faulthandler.disable()
+        crashes.close()
+    return code

@@ -184,8 +184,8 @@ def apply(app: QApplication, name: ThemeName) -> None:
     """Show ``app`` in the theme called ``name``."""
     _state["tokens"] = THEMES[name]
     app.setPalette(palette(THEMES[name]))
-    if app.styleSheet() != STYLE_SHEET:
-        app.setStyleSheet(STYLE_SHEET)
+    # Set again each time: widgets the sheet has polished keep the colours of the old palette.
+    app.setStyleSheet(STYLE_SHEET)
     notifier().changed.emit()
 
 

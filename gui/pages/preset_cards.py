@@ -15,6 +15,7 @@ from gui.words import tr
 
 _SMALLEST_WIDTH = 250
 _PAD = 14
+_MARK = 20
 
 
 class PresetCard(QAbstractButton):
@@ -49,7 +50,12 @@ class PresetCard(QAbstractButton):
         """Return the height it needs at a width."""
         room = QRect(0, 0, width - 2 * _PAD, 2000)
         words = self.fontMetrics().boundingRect(room, _WRAPPED, tr(self.preset.description))
-        return QFontMetrics(theme.group_font()).height() + words.height() + 2 * _PAD + 6
+        return self._title_height(width) + words.height() + 2 * _PAD + 6
+
+    def _title_height(self, width: int) -> int:
+        room = QRect(0, 0, width - 2 * _PAD - _MARK, 2000)
+        metrics = QFontMetrics(theme.group_font())
+        return metrics.boundingRect(room, _WRAPPED, self.text()).height()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Paint it."""
@@ -70,11 +76,8 @@ class PresetCard(QAbstractButton):
         room = self.rect().adjusted(_PAD, _PAD, -_PAD, -_PAD)
         painter.setPen(theme.colour("text"))
         painter.setFont(theme.group_font())
-        title = painter.fontMetrics().elidedText(
-            self.text(), Qt.TextElideMode.ElideRight, room.width() - 24
-        )
-        painter.drawText(room, Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft, title)
-        room.setTop(room.top() + painter.fontMetrics().height() + 6)
+        painter.drawText(room.adjusted(0, 0, -_MARK, 0), _WRAPPED, self.text())
+        room.setTop(room.top() + self._title_height(self.width()) + 6)
         painter.setFont(self.font())
         painter.setPen(theme.colour("muted"))
         painter.drawText(room, _WRAPPED, tr(self.preset.description))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from PySide6.QtCore import QByteArray, Qt, Slot
@@ -375,6 +376,15 @@ class MainWindow(QMainWindow):
         else:
             text = self.tr("{0} is no model, folder of pictures, configuration or state.")
             self.dialogs.tell(self.tr("Nothing can be done with this"), text.format(path.name))
+
+    @Slot(object)
+    def take_from_second_start(self, paths: Sequence[Path]) -> None:
+        """Come to the front and take in what the second start was given."""
+        self.showNormal() if self.isMinimized() else self.show()
+        self.raise_()
+        self.activateWindow()
+        for path in paths:
+            self.take(path)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Take what fits."""
