@@ -9,8 +9,9 @@ from torch import Tensor
 
 from optimizers import triton_update
 from optimizers.chunk import QUANT_BLOCK, Chunk, StatePlane, StepScalars
-from optimizers.precision import decode_state, encode_state, join_fp32, split_fp32
+from optimizers.precision import join_fp32, split_fp32
 from optimizers.rule import UpdateRule
+from optimizers.state_codec import Settling, decode_states, encode_states, is_paired
 
 SCRATCH_ELEMENTS = 2 * 2**20
 
@@ -116,41 +117,40 @@ class EagerUpdate:
         count = chunk.weight.numel()
         weight, gradient, scratch = (buffer[:count] for buffer in self._buffers.values())
         _read_weight(chunk, weight)
+        states = {name: self._state(name, plane) for name, plane in chunk.states.items()}
+        integers = (gradient.view(torch.int32), scratch.view(torch.int32))
+        decode_states(chunk.states, states, integers)
         gradient.copy_(chunk.gradient).mul_(scalars.gradient_scale)
-        states = {
-            name: decode_state(plane.values, self._state(name, plane), plane.state_format)
-            for name, plane in chunk.states.items()
-        }
         specs = self._rule.states(shape)
+        shaped = {name: _in_shape(values, specs[name].shape) for name, values in states.items()}
         self._rule.update(
             _in_shape(weight, shape),
             _in_shape(gradient, shape),
-            {name: _in_shape(values, specs[name].shape) for name, values in states.items()},
+            shaped,
             _in_shape(scratch, shape),
             lr=scalars.lr,
             t=scalars.t,
         )
+        spare = self._room("spare", count) if is_paired(chunk.states) else None
+        error = encode_states(
+            chunk.states, states, scalars, start=chunk.start, scratch=integers, spare=spare
+        )
+        if error is not None:
+            assert isinstance(self._rule, Settling)
+            self._rule.settle(weight, error, states, scratch, lr=scalars.lr, t=scalars.t)
         torch.linalg.vector_norm(weight, ord=torch.inf, out=self._largest)
         torch.maximum(magnitude, self._largest, out=magnitude)
         _write_weight(chunk, weight, scratch)
-        spare = (gradient.view(torch.int32), scratch.view(torch.int32))
-        for name, plane in chunk.states.items():
-            size = plane.values.numel()
-            encode_state(
-                states[name],
-                plane.values,
-                plane.state_format,
-                key=scalars.noise_keys.get(name, 0),
-                scratch=(spare[0][:size], spare[1][:size]),
-                start=chunk.start,
-            )
 
     def _state(self, name: str, plane: StatePlane) -> Tensor:
-        values = self._states.get(name)
-        if values is None or values.numel() < plane.values.numel():
-            values = torch.empty(plane.values.numel(), device=self._device)
-            self._states[name] = values
-        return values[: plane.values.numel()]
+        return self._room(name, plane.values.numel())
+
+    def _room(self, name: str, size: int) -> Tensor:
+        room = self._states.get(name)
+        if room is None or room.numel() < size:
+            room = torch.empty(size, device=self._device)
+            self._states[name] = room
+        return room[:size]
 
 
 def update_for(

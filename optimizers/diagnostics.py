@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from optimizers.chunk import Chunk, StatePlane
-from optimizers.precision import decode_state, join_fp32
+from optimizers.precision import join_fp32
 from optimizers.rule import UpdateRule
+from optimizers.state_codec import decode_states
 
 V_QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 _SAMPLE_SIZE = 1 << 20
@@ -83,8 +84,8 @@ class Survey:
         self._moved.append(self._sample(chunk.weight, parts) != old_parameter)
         specs = rule.states(shape or chunk.weight.shape)
         states = {
-            name: _decoded(plane)[: specs[name].shape.numel()].view(specs[name].shape)
-            for name, plane in chunk.states.items()
+            name: values[: specs[name].shape.numel()].view(specs[name].shape)
+            for name, values in _decoded(chunk.states).items()
         }
         moment = rule.second_moment(states)
         if moment is not None:
@@ -120,9 +121,18 @@ class Survey:
         return torch.cat(samples)
 
 
-def _decoded(plane: StatePlane) -> Tensor:
-    out = torch.empty(plane.values.shape, dtype=torch.float32, device=plane.values.device)
-    return decode_state(plane.values, out, plane.state_format)
+def _decoded(planes: Mapping[str, StatePlane]) -> dict[str, Tensor]:
+    values = {
+        name: torch.empty(plane.values.shape, dtype=torch.float32, device=plane.values.device)
+        for name, plane in planes.items()
+    }
+    longest = max(values.values(), key=Tensor.numel)
+    scratch = (
+        torch.empty_like(longest, dtype=torch.int32),
+        torch.empty_like(longest, dtype=torch.int32),
+    )
+    decode_states(planes, values, scratch)
+    return values
 
 
 def _gather(samples: list[Tensor]) -> Tensor:

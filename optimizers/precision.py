@@ -12,6 +12,8 @@ An optimizer state may be kept in one of these formats:
 * ``uint16_sr``: bits 30 to 15 of the float32 pattern (8 bits of exponent, 8 of mantissa), rounded
   stochastically, so that the mean follows the float32 recurrence however slow it is. For values
   that are never negative. Codes are kept in an int16 tensor, whose sign bit is their highest bit.
+* ``int8``, ``uint8``, and the pair of ``int6`` and ``uint10``, whose 16 bits are kept in two bytes:
+  see `optimizers.block_formats`.
 """
 
 from __future__ import annotations
@@ -23,15 +25,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-StateFormat = Literal["float32", "bfloat16", "uint16_sr"]
+StateFormat = Literal["float32", "bfloat16", "uint16_sr", "int8", "uint8", "int6", "uint10"]
 
 STORAGE_DTYPES: dict[StateFormat, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "uint16_sr": torch.int16,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "int6": torch.int8,
+    "uint10": torch.uint8,
 }
 
-BLOCK_FORMATS: frozenset[StateFormat] = frozenset()
+BLOCK_FORMATS: frozenset[StateFormat] = frozenset({"int8", "uint8", "uint10"})
 """Formats that need a scale for every block of values."""
 
 # The smallest magnitudes that become infinite in a dtype (in bfloat16: by split_fp32's rounding).
@@ -153,7 +159,8 @@ def _xor_shifted(bits: Tensor, scratch: Tensor, shift: int) -> Tensor:
 
 
 def decode_state(stored: Tensor, out: Tensor, state_format: StateFormat) -> Tensor:
-    """Write the float32 values of ``stored`` to ``out`` and return it."""
+    """Write the float32 values of ``stored`` to ``out`` and return it; not for one-byte formats."""
+    assert STORAGE_DTYPES[state_format].itemsize > 1
     if state_format != "uint16_sr":
         return out.copy_(stored)
     bits = out.view(torch.int32)
@@ -170,7 +177,7 @@ def encode_state(
     scratch: tuple[Tensor, Tensor],
     start: int = 0,
 ) -> Tensor:
-    """Write float32 ``values`` to ``out`` in ``state_format`` and return it.
+    """Write float32 ``values`` to ``out`` in ``state_format`` and return it; not for one byte.
 
     Args:
         values: float32, 1-D, contiguous; not negative for ``uint16_sr``.
@@ -180,6 +187,7 @@ def encode_state(
         scratch: Two int32 work spaces of the same shape; used by stochastic rounding only.
         start: Index of the first element within its tensor.
     """
+    assert STORAGE_DTYPES[state_format].itemsize > 1
     if state_format != "uint16_sr":
         return out.copy_(values)
     bits = values.view(torch.int32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from optimizers.precision import StateFormat
 from optimizers.rule import Moments, StateSpec, first_moment_format, refuse_outside
+
+# Above this, the jitter that settling adds would be as large as an update; see `settle`.
+_SLOWEST_SETTLED_DECAY = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +59,24 @@ class RavenAdamWRule:
     def states(self, shape: torch.Size) -> dict[str, StateSpec]:
         """Return the two moments."""
         return {
-            "exp_avg": StateSpec(shape=shape, formats=("float32", "bfloat16")),
-            "exp_avg_sq": StateSpec(shape=shape, formats=("float32", "uint16_sr")),
+            "exp_avg": StateSpec(shape=shape, formats=("float32", "bfloat16", "int6")),
+            "exp_avg_sq": StateSpec(
+                shape=shape, formats=("float32", "uint16_sr", "uint8", "uint10")
+            ),
         }
 
     def formats(self, moments: Moments) -> dict[str, StateFormat]:
         """Return how to keep each moment."""
-        return {
-            "exp_avg": first_moment_format(self.beta1, moments),
-            "exp_avg_sq": "float32" if moments == "float32" else "uint16_sr",
-        }
+        if moments == "float32":
+            return {"exp_avg": "float32", "exp_avg_sq": "float32"}
+        if moments == "16bit":
+            return {
+                "exp_avg": first_moment_format(self.beta1, moments),
+                "exp_avg_sq": "uint16_sr",
+            }
+        if self.beta1 <= _SLOWEST_SETTLED_DECAY:
+            return {"exp_avg": "int6", "exp_avg_sq": "uint10"}
+        return {"exp_avg": first_moment_format(self.beta1, "16bit"), "exp_avg_sq": "uint8"}
 
     def update(
         self,
@@ -90,6 +102,29 @@ class RavenAdamWRule:
         denominator = torch.sqrt(exp_avg_sq, out=scratch).div_(correction2**0.5).add_(self.eps)
         weight.addcdiv_(exp_avg, denominator, value=-(lr / correction1))
 
+    def settle(
+        self,
+        weight: Tensor,
+        error: Tensor,
+        states: Mapping[str, Tensor],
+        scratch: Tensor,
+        *,
+        lr: float,
+        t: int,
+    ) -> None:
+        """Give the weight what rounding took from the first moment, in place.
+
+        See `optimizers.state_codec.Settling`.
+        """
+        correction2 = 1 - self.debias_strength * self.beta2**t
+        denominator = torch.sqrt(states["exp_avg_sq"], out=scratch).div_(correction2**0.5)
+        value = -lr * self.settled_share(t)
+        weight.addcdiv_(error, denominator.add_(self.eps), value=value)
+
+    def settled_share(self, t: int) -> float:
+        """Return what an error of the first moment at step ``t`` adds to all later updates."""
+        return _settled_share(self.beta1, self.debias_strength, t)
+
     def second_moment(self, states: Mapping[str, Tensor]) -> Tensor:
         """Return the second moment."""
         return states["exp_avg_sq"]
@@ -107,3 +142,14 @@ class AdamWRule(RavenAdamWRule):
     """AdamW as it was published: `RavenAdamWRule` with what it adds left at nothing."""
 
     kind: ClassVar[str] = "adamw"
+
+
+@lru_cache(maxsize=16)
+def _settled_share(beta1: float, strength: float, t: int) -> float:
+    """Return the sum over k of ``beta1**k / (1 - strength * beta1**(t + k))``, from k = 1."""
+    total, kept, correction = 0.0, beta1, strength * beta1 ** (t + 1)
+    while kept > 1e-12:
+        total += kept / (1 - correction)
+        kept *= beta1
+        correction *= beta1
+    return total

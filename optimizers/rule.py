@@ -13,7 +13,7 @@ from optimizers.precision import StateFormat
 
 Moments = Literal["8bit", "16bit", "float32"]
 
-FIRST_MOMENT_FORMATS: tuple[StateFormat, ...] = ("float32", "bfloat16")
+FIRST_MOMENT_FORMATS: tuple[StateFormat, ...] = ("float32", "bfloat16", "int8")
 """Formats for running means of gradients."""
 
 # Up to here a first moment in bfloat16 moves by over half a unit in the last place at every step.
@@ -85,11 +85,12 @@ class UpdateRule(Protocol):
 def first_moment_format(decay: float, moments: Moments) -> StateFormat:
     """Return how to keep a running mean of gradients that keeps ``decay`` of itself at every step.
 
-    A very slow one stays in float32: in 16 bits, rounded to nearest, it would not move.
+    A very slow one stays in float32: in bfloat16, rounded to nearest, it would not move, and in 8
+    bits the errors of a thousand steps would add up.
     """
-    if moments != "float32" and decay <= _SLOWEST_BFLOAT16_DECAY:
-        return "bfloat16"
-    return "float32"
+    if moments == "float32" or decay > _SLOWEST_BFLOAT16_DECAY:
+        return "float32"
+    return "bfloat16" if moments == "16bit" else "int8"
 
 
 def refuse_outside(name: str, value: float, low: float, high: float) -> None:

@@ -11,9 +11,16 @@ what is computed, and `optimizers.triton_update` for the arguments.
 import triton
 import triton.language as tl
 
+from optimizers import block_formats
+from optimizers.chunk import QUANT_BLOCK
+
 FLOAT32 = tl.constexpr(0)
 BFLOAT16 = tl.constexpr(1)
 UINT16_SR = tl.constexpr(2)
+INT8 = tl.constexpr(3)
+UINT8 = tl.constexpr(4)
+INT6 = tl.constexpr(5)
+UINT10 = tl.constexpr(6)
 
 EXACT = tl.constexpr(0)  # a float32 weight
 LOW_BITS = tl.constexpr(1)  # a bfloat16 weight with an int16 master
@@ -23,40 +30,146 @@ RAVEN_ADAMW = tl.constexpr(0)
 VELO_RMS = tl.constexpr(1)
 LION = tl.constexpr(2)
 
+COLUMNS = tl.constexpr(QUANT_BLOCK)
+GRID_KEY = tl.constexpr(block_formats.GRID_KEY)
+INT8_KEY = tl.constexpr(block_formats.INT8_KEY)
+FINEST_SHIFT = tl.constexpr(block_formats.FINEST_SHIFT)
+WIDEST_SHIFT_8 = tl.constexpr(block_formats.WIDEST_SHIFT[8])
+WIDEST_SHIFT_10 = tl.constexpr(block_formats.WIDEST_SHIFT[10])
+COMPANDING = tl.constexpr(block_formats.INT8_COMPANDING)
+LEVELS = tl.constexpr(block_formats.INT6_LEVELS)
+REACH = tl.constexpr(block_formats.INT6_REACH)
+TOP = tl.constexpr(block_formats.INT6_TOP)
+SMALLEST_SCALE = tl.constexpr(block_formats.SMALLEST_SCALE)
+
 
 @triton.jit
 def _noise(index, key):
-    """The hash of `optimizers.precision.fill_noise`."""
+    """The hash of `optimizers.precision.fill_noise`, as uint32."""
     bits = (index ^ key).to(tl.uint32, bitcast=True)
     bits = bits ^ (bits >> 16)
     bits = bits * 0x85EBCA6B
     bits = bits ^ (bits >> 13)
     bits = bits * 0xC2B2AE35
-    bits = bits ^ (bits >> 16)
-    return bits.to(tl.int32, bitcast=True)
+    return bits ^ (bits >> 16)
 
 
 @triton.jit
-def _decode(values, offsets, mask, FORMAT: tl.constexpr):
+def _thresholds(index, key, dither):
+    moved = _noise(index, key).to(tl.int32, bitcast=True) + dither
+    return moved.to(tl.uint32, bitcast=True)
+
+
+@triton.jit
+def _decode_grid(codes, scales, rows, row_mask):
+    shared = tl.load(scales + rows, mask=row_mask, other=0)[:, None]
+    patterns = tl.maximum((codes + ((shared >> 5) - 1)) << (shared & 31), 1)
+    return (patterns * tl.minimum(codes, 1)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _encode_grid(
+    state, scales, rows, row_mask, index, dither, MOST: tl.constexpr, WIDEST_SHIFT: tl.constexpr
+):
+    """Return the codes and the values that they stand for."""
+    patterns = state.to(tl.int32, bitcast=True)
+    largest = tl.max(patterns, axis=1)
+    smallest = tl.minimum(tl.min((patterns - 1) & 0x7FFFFFFF, axis=1), largest)
+    shift = tl.zeros_like(largest) + FINEST_SHIFT
+    for finer in tl.static_range(FINEST_SHIFT, WIDEST_SHIFT):
+        shift += ((largest >> finer) - (smallest >> finer) + 1 > MOST).to(tl.int32)
+    base = tl.maximum((largest >> shift) + 1 - MOST, 0)
+    tl.store(scales + rows, (base << 5) | shift, mask=row_mask)
+    shift = shift[:, None]
+    before_base = base[:, None] - 1
+    noise = _thresholds(index, GRID_KEY, dither) >> (32 - shift).to(tl.uint32)
+    codes = ((noise.to(tl.int32, bitcast=True) + patterns) >> shift) - before_base
+    is_more = tl.minimum(patterns, 1)
+    codes = tl.minimum(tl.maximum(codes, 1), MOST + 1) * is_more
+    kept = tl.maximum((codes + before_base) << shift, 1) * is_more
+    return codes, kept.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _decode(values, scales, offsets, mask, rows, row_mask, FORMAT: tl.constexpr):
     stored = tl.load(values + offsets, mask=mask, other=0)
     if FORMAT == UINT16_SR:
         decoded = ((stored.to(tl.int32) & 0xFFFF) << 15).to(tl.float32, bitcast=True)
+    elif FORMAT == INT8:
+        largest = tl.load(scales + rows, mask=row_mask, other=0.0)[:, None]
+        companded = stored.to(tl.float32) * (1 / 127)
+        below = (1 + COMPANDING) - COMPANDING * tl.abs(companded)
+        decoded = tl.div_rn(companded, below) * largest
+    elif FORMAT == UINT8:
+        decoded = _decode_grid(stored.to(tl.int32), scales, rows, row_mask)
     else:
         decoded = stored.to(tl.float32)
     return decoded
 
 
 @triton.jit
-def _encode(state, values, offsets, mask, index, key, FORMAT: tl.constexpr):
+def _encode(
+    state, values, scales, offsets, mask, rows, row_mask, index, key, dither, FORMAT: tl.constexpr
+):
     if FORMAT == UINT16_SR:
         bits = state.to(tl.int32, bitcast=True)
-        codes = ((_noise(index, key) & 0x7FFF) + bits) >> 15
+        noise = _noise(index, key).to(tl.int32, bitcast=True)
+        codes = ((noise & 0x7FFF) + bits) >> 15
         codes = tl.maximum(codes, tl.minimum(bits, 1))
         tl.store(values + offsets, codes.to(tl.int16), mask=mask)
+    elif FORMAT == INT8:
+        largest = tl.max(tl.abs(state), axis=1)
+        tl.store(scales + rows, largest, mask=row_mask)
+        # The float32 of the noise's high half, exactly.
+        noise = (_thresholds(index, INT8_KEY, dither) >> 16).to(tl.int32, bitcast=True)
+        threshold = noise.to(tl.float32) * (1 / 65536)
+        relative = tl.div_rn(state, tl.maximum(largest, SMALLEST_SCALE)[:, None] + 0.0 * state)
+        companded = tl.div_rn(
+            relative * (127 * (1 + COMPANDING)), tl.abs(relative) * COMPANDING + 1.0
+        )
+        codes = tl.minimum(tl.maximum(tl.floor(companded + threshold), -127.0), 127.0)
+        tl.store(values + offsets, codes.to(tl.int8), mask=mask)
+    elif FORMAT == UINT8:
+        codes, _ = _encode_grid(state, scales, rows, row_mask, index, dither, 254, WIDEST_SHIFT_8)
+        tl.store(values + offsets, codes.to(tl.uint8), mask=mask)
     elif FORMAT == BFLOAT16:
         tl.store(values + offsets, state.to(tl.bfloat16), mask=mask)
     else:
         tl.store(values + offsets, state, mask=mask)
+
+
+@triton.jit
+def _expand_int6(codes):
+    return tl.div_rn(codes * REACH, LEVELS * TOP - tl.abs(codes))
+
+
+@triton.jit
+def _decode_pair(low_values, high_values, scales, offsets, mask, rows, row_mask):
+    """Return the first moment, in int6, and the second, in uint10."""
+    low = tl.load(low_values + offsets, mask=mask, other=0).to(tl.int32)
+    high = tl.load(high_values + offsets, mask=mask, other=0).to(tl.int32)
+    second = _decode_grid((high << 2) + (low & 3), scales, rows, row_mask)
+    roots = tl.maximum(tl.sqrt_rn(second), SMALLEST_SCALE)
+    return _expand_int6((low >> 2).to(tl.float32)) * roots, second
+
+
+@triton.jit
+def _encode_pair(
+    first, second, low_values, high_values, scales, offsets, mask, rows, row_mask, index, dither
+):
+    """Return what rounding took from the first moment."""
+    codes, kept = _encode_grid(second, scales, rows, row_mask, index, dither, 1022, WIDEST_SHIFT_10)
+    tl.store(high_values + offsets, (codes >> 2).to(tl.uint8), mask=mask)
+    roots = tl.maximum(tl.sqrt_rn(kept), SMALLEST_SCALE)
+    relative = tl.abs(tl.div_rn(first, roots)) + REACH
+    nearest = tl.floor(
+        (LEVELS * TOP + 0.5) - tl.div_rn(LEVELS * TOP * REACH + 0.0 * relative, relative)
+    )
+    nearest = tl.minimum(nearest, LEVELS - 1.0)
+    nearest = tl.where(first < 0, -nearest, nearest)
+    low = nearest.to(tl.int32) * 4 + (codes & 3)
+    tl.store(low_values + offsets, low.to(tl.int8), mask=mask)
+    return first - _expand_int6(nearest) * roots
 
 
 @triton.jit
@@ -98,7 +211,9 @@ def _write_weight(exact, weight, master, offsets, mask, KIND: tl.constexpr):
         "start",
         "first_key",
         "second_key",
+        "dither",
         "step_size",
+        "settled_size",
         "kept_weight",
         "number0",
         "number1",
@@ -112,14 +227,18 @@ def update_chunk(
     master,
     gradient,
     first_values,
+    first_scales,
     second_values,
+    second_scales,
     gradient_scale,
     magnitude,
     count,
     start,
     first_key,
     second_key,
+    dither,
     step_size,
+    settled_size,
     kept_weight,
     number0,
     number1,
@@ -130,24 +249,28 @@ def update_chunk(
     WEIGHT: tl.constexpr,
     FIRST: tl.constexpr,
     SECOND: tl.constexpr,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
-    """Update BLOCK elements of a chunk.
+    """Update ROWS blocks of a chunk.
 
     Args:
         weight: Pointer; to int16 if WEIGHT is LOW_BITS.
         master: Pointer; not used if WEIGHT is EXACT.
         gradient: Pointer to float32 or bfloat16.
         first_values: Pointer to the first moment.
+        first_scales: Pointer to its scales, for INT8.
         second_values: Pointer to the second; not used by LION.
+        second_scales: Pointer to its scales as int32, for UINT8 and UINT10.
         gradient_scale: Pointer to one float32.
         magnitude: Pointer to one float32 as int32: non-negative floats are ordered as integers,
             and NaN comes after infinity.
-        count: Number of elements in the chunk.
+        count: Number of elements in the chunk; whole blocks if a format has scales.
         start: See `optimizers.chunk.Chunk`.
         first_key: Key of the first moment's noise.
         second_key: Key of the second's.
+        dither: By how much thresholds have moved; see `optimizers.block_formats`.
         step_size: What the direction is multiplied by before it is subtracted.
+        settled_size: The same for what rounding takes from a first moment in INT6.
         kept_weight: What the weight is multiplied by for weight decay.
         number0: Of the rule, as are the following; see `optimizers.triton_update`.
         number1: See there.
@@ -158,22 +281,31 @@ def update_chunk(
         WEIGHT: How the exact weight is kept.
         FIRST: Format of the first moment.
         SECOND: Format of the second.
-        BLOCK: Elements of one program.
+        ROWS: Blocks of one program.
     """
-    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row_mask = rows * COLUMNS < count
+    offsets = rows[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     mask = offsets < count
+    index = start + offsets
     exact = _read_weight(weight, master, offsets, mask, WEIGHT)
     fresh = tl.load(gradient + offsets, mask=mask, other=0.0).to(tl.float32)
     fresh = fresh * tl.load(gradient_scale)
-    first = _decode(first_values, offsets, mask, FIRST)
     exact = exact * kept_weight
     if RULE == LION:
+        first = _decode(first_values, first_scales, offsets, mask, rows, row_mask, FIRST)
         mixed = _lerp(first, fresh, number0)
         direction = tl.where(mixed > 0, 1.0, tl.where(mixed < 0, -1.0, 0.0))
         exact = exact - step_size * direction
         first = _lerp(first, fresh, number1)
     else:
-        second = _decode(second_values, offsets, mask, SECOND)
+        if FIRST == INT6:
+            first, second = _decode_pair(
+                first_values, second_values, second_scales, offsets, mask, rows, row_mask
+            )
+        else:
+            first = _decode(first_values, first_scales, offsets, mask, rows, row_mask, FIRST)
+            second = _decode(second_values, second_scales, offsets, mask, rows, row_mask, SECOND)
         if RULE == RAVEN_ADAMW:
             first = _lerp(first, fresh, number0)
             second = second * number1 + number2 * fresh * fresh
@@ -184,8 +316,49 @@ def update_chunk(
             second = second + number2 * fresh * fresh
             root = tl.sqrt_rn(second) + number3
         exact = exact - step_size * tl.div_rn(first, root)
-        _encode(second, second_values, offsets, mask, start + offsets, second_key, SECOND)
-    _encode(first, first_values, offsets, mask, start + offsets, first_key, FIRST)
-    largest = tl.max(tl.where(mask, exact.to(tl.int32, bitcast=True) & 0x7FFFFFFF, 0), axis=0)
-    tl.atomic_max(magnitude, largest, sem="relaxed")
+        if FIRST == INT6:
+            error = _encode_pair(
+                first,
+                second,
+                first_values,
+                second_values,
+                second_scales,
+                offsets,
+                mask,
+                rows,
+                row_mask,
+                index,
+                dither,
+            )
+            exact = exact - settled_size * tl.div_rn(error, root)
+        else:
+            _encode(
+                second,
+                second_values,
+                second_scales,
+                offsets,
+                mask,
+                rows,
+                row_mask,
+                index,
+                second_key,
+                dither,
+                SECOND,
+            )
+    if FIRST != INT6:
+        _encode(
+            first,
+            first_values,
+            first_scales,
+            offsets,
+            mask,
+            rows,
+            row_mask,
+            index,
+            first_key,
+            dither,
+            FIRST,
+        )
+    size = tl.where(mask, exact.to(tl.int32, bitcast=True) & 0x7FFFFFFF, 0)
+    tl.atomic_max(magnitude, tl.max(tl.max(size, axis=1), axis=0), sem="relaxed")
     _write_weight(exact, weight, master, offsets, mask, WEIGHT)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimizers.block_formats import dither_offset
 from optimizers.chunk import QUANT_BLOCK, Chunk, StatePlane, StepScalars
 from optimizers.lion import LionRule
 from optimizers.precision import StateFormat
@@ -22,10 +23,18 @@ log = logging.getLogger(__name__)
 
 FusedRule = RavenAdamWRule | VeloRMSRule | LionRule
 
-_BLOCK = 1024  # elements of one program; 8 for each of its 128 threads
+_ROWS = 8  # blocks of one program; 8 elements for each of its 128 threads
 
 # The numbers by which the kernel knows formats and rules.
-_FORMATS: dict[StateFormat, int] = {"float32": 0, "bfloat16": 1, "uint16_sr": 2}
+_FORMATS: dict[StateFormat, int] = {
+    "float32": 0,
+    "bfloat16": 1,
+    "uint16_sr": 2,
+    "int8": 3,
+    "uint8": 4,
+    "int6": 5,
+    "uint10": 6,
+}
 _RULES: dict[type[FusedRule], int] = {RavenAdamWRule: 0, VeloRMSRule: 1, LionRule: 2}
 _STATES: dict[type[FusedRule], tuple[str, ...]] = {
     RavenAdamWRule: ("exp_avg", "exp_avg_sq"),
@@ -112,24 +121,27 @@ class TritonUpdate:
             torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
         )
         with on_device:
-            self._kernel[(-(-count // _BLOCK),)](
+            self._kernel[(-(-count // (_ROWS * QUANT_BLOCK)),)](
                 weight,
                 master,
                 chunk.gradient,
                 first.values,
+                _scales(first),
                 second.values,
+                _scales(second),
                 scalars.gradient_scale,
                 magnitude.view(torch.int32),
                 count,
                 chunk.start,
                 _key(scalars, names[0], first),
                 _key(scalars, names[-1], second),
+                dither_offset(scalars.t),
                 *map(float, _numbers(self._rule, scalars)),
                 RULE=_RULES[type(self._rule)],
                 WEIGHT=kind,
                 FIRST=_FORMATS[first.state_format],
                 SECOND=_FORMATS[second.state_format],
-                BLOCK=_BLOCK,
+                ROWS=_ROWS,
             )
 
 
@@ -142,22 +154,30 @@ def _weight_arguments(chunk: Chunk) -> tuple[Tensor, Tensor, int]:
     return chunk.weight, chunk.master, 2
 
 
+def _scales(plane: StatePlane) -> Tensor:
+    """Return the pointer to the scales, or any for a plane without."""
+    if plane.scales is None:
+        return plane.values
+    return plane.scales if plane.state_format == "int8" else plane.scales.view(torch.int32)
+
+
 def _key(scalars: StepScalars, name: str, plane: StatePlane) -> int:
     return scalars.noise_keys[name] if plane.state_format == "uint16_sr" else 0
 
 
 def _numbers(rule: FusedRule, scalars: StepScalars) -> tuple[float, ...]:
-    """Return step_size, kept_weight and number0 to number4 of the kernel."""
+    """Return step_size, settled_size, kept_weight and number0 to number4 of the kernel."""
     lr, t = scalars.lr, scalars.t
     kept = 1 - lr * rule.weight_decay
     if isinstance(rule, LionRule):
-        return lr, kept, 1 - rule.beta1, 1 - rule.beta2, 0.0, 0.0, 0.0
+        return lr, 0.0, kept, 1 - rule.beta1, 1 - rule.beta2, 0.0, 0.0, 0.0
     if isinstance(rule, VeloRMSRule):
-        return lr, kept, rule.momentum, 1 - rule.momentum, rule.leak, rule.eps, 0.0
+        return lr, 0.0, kept, rule.momentum, 1 - rule.momentum, rule.leak, rule.eps, 0.0
     correction1 = 1 - rule.debias_strength * rule.beta1**t
     correction2 = 1 - rule.debias_strength * rule.beta2**t
     return (
         lr / correction1,
+        lr * rule.settled_share(t),
         kept,
         1 - rule.beta1,
         rule.beta2,

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from optimizers.precision import StateFormat
-from optimizers.rule import Moments, StateSpec, first_moment_format, refuse_outside
+from optimizers.rule import (
+    FIRST_MOMENT_FORMATS,
+    Moments,
+    StateSpec,
+    first_moment_format,
+    refuse_outside,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +61,15 @@ class VeloRMSRule:
     def states(self, shape: torch.Size) -> dict[str, StateSpec]:
         """Return velocity and rms."""
         return {
-            "velocity": StateSpec(shape=shape, formats=("float32", "bfloat16")),
-            "rms": StateSpec(shape=shape, formats=("float32", "uint16_sr")),
+            "velocity": StateSpec(shape=shape, formats=FIRST_MOMENT_FORMATS),
+            "rms": StateSpec(shape=shape, formats=("float32", "uint8")),
         }
 
     def formats(self, moments: Moments) -> dict[str, StateFormat]:
         """Return how to keep velocity and rms."""
         return {
             "velocity": first_moment_format(self.momentum, moments),
-            "rms": "float32" if moments == "float32" else "uint16_sr",
+            "rms": "float32" if moments == "float32" else "uint8",
         }
 
     def update(

@@ -11,7 +11,8 @@ from torch import nn
 from optimizers.adafactor import AdafactorRule
 from optimizers.chunk import QUANT_BLOCK, Chunk, StatePlane, StepScalars
 from optimizers.chunk_update import EagerUpdate
-from optimizers.precision import STORAGE_DTYPES, join_fp32, noise_key, split_fp32
+from optimizers.lion import LionRule
+from optimizers.precision import BLOCK_FORMATS, STORAGE_DTYPES, join_fp32, noise_key, split_fp32
 from optimizers.raven_adamw import RavenAdamWRule
 from optimizers.velo_rms import VeloRMSRule
 
@@ -39,7 +40,8 @@ class Unit:
             chosen = rule.formats(moments)[name]
             assert chosen in spec.formats
             values = torch.zeros(num, dtype=STORAGE_DTYPES[chosen])
-            self.planes[name] = StatePlane(values, None, chosen)
+            scales = torch.zeros(num // QUANT_BLOCK) if chosen in BLOCK_FORMATS else None
+            self.planes[name] = StatePlane(values, scales, chosen)
 
     def exact(self):
         if self.master is None:
@@ -117,8 +119,10 @@ def test_exact_states_give_the_bits_of_torch_adamw_however_chunks_are_cut(dtype)
         assert (rounding <= 2**-8 * unit.exact().abs() + 2**-25).all()
 
 
-@pytest.mark.parametrize("rule", [RavenAdamWRule(), VeloRMSRule()], ids=lambda rule: rule.kind)
-@pytest.mark.parametrize("moments", ["16bit", "float32"])
+@pytest.mark.parametrize(
+    "rule", [RavenAdamWRule(), VeloRMSRule(), LionRule()], ids=lambda rule: rule.kind
+)
+@pytest.mark.parametrize("moments", ["8bit", "16bit", "float32"])
 def test_results_do_not_depend_on_chunks_slices_or_order(rule, moments):
     chooser = random.Random(6)
     whole = Unit(rule, _weights(), torch.bfloat16, moments, scratch_elements=UNIT)

@@ -11,8 +11,9 @@ from optimizers.adafactor import AdafactorRule
 from optimizers.chunk import QUANT_BLOCK, Chunk, StatePlane, StepScalars
 from optimizers.chunk_update import EagerUpdate, update_for
 from optimizers.lion import LionRule
-from optimizers.precision import STORAGE_DTYPES, decode_state, join_fp32, noise_key, split_fp32
+from optimizers.precision import BLOCK_FORMATS, STORAGE_DTYPES, join_fp32, noise_key, split_fp32
 from optimizers.raven_adamw import RavenAdamWRule
+from optimizers.state_codec import decode_states
 from optimizers.triton_update import TritonUpdate, available, supports
 from optimizers.velo_rms import VeloRMSRule
 
@@ -51,6 +52,13 @@ def _gradient(step, dtype=torch.float32):
     return gradient.to(DEVICE, dtype)
 
 
+def _part(plane, first, last):
+    scales = plane.scales
+    if scales is not None:
+        scales = scales[first // QUANT_BLOCK : last // QUANT_BLOCK]
+    return StatePlane(plane.values[first:last], scales, plane.state_format)
+
+
 class Unit:
     def __init__(self, rule, dtype, moments):
         weights = _weights().to(DEVICE)
@@ -62,7 +70,10 @@ class Unit:
         self.planes = {}
         for name, state_format in rule.formats(moments).items():
             values = torch.zeros(SIZE, dtype=STORAGE_DTYPES[state_format], device=DEVICE)
-            self.planes[name] = StatePlane(values, None, state_format)
+            scales = None
+            if state_format in BLOCK_FORMATS:
+                scales = torch.zeros(SIZE // QUANT_BLOCK, device=DEVICE)
+            self.planes[name] = StatePlane(values, scales, state_format)
         self.magnitude = torch.zeros(1, device=DEVICE)
 
     def exact(self):
@@ -73,10 +84,10 @@ class Unit:
         return self.master.clone()
 
     def decoded(self):
-        return {
-            name: decode_state(plane.values, torch.empty(SIZE, device=DEVICE), plane.state_format)
-            for name, plane in self.planes.items()
-        }
+        out = {name: torch.empty(SIZE, device=DEVICE) for name in self.planes}
+        scratch = [torch.empty(SIZE, dtype=torch.int32, device=DEVICE) for _ in range(2)]
+        decode_states(self.planes, out, tuple(scratch))
+        return out
 
     def copy_from(self, other):
         self.weight.copy_(other.weight)
@@ -84,6 +95,8 @@ class Unit:
             self.master.copy_(other.master)
         for name, plane in self.planes.items():
             plane.values.copy_(other.planes[name].values)
+            if plane.scales is not None:
+                plane.scales.copy_(other.planes[name].scales)
 
     def step(self, update, gradient, t, bounds=((0, SIZE),), start=0):
         scalars = StepScalars(
@@ -98,38 +111,41 @@ class Unit:
                 weight=self.weight[part],
                 master=None if self.master is None else self.master[part],
                 gradient=gradient[part],
-                states={
-                    name: StatePlane(plane.values[part], None, plane.state_format)
-                    for name, plane in self.planes.items()
-                },
+                states={name: _part(plane, first, last) for name, plane in self.planes.items()},
                 start=start + first,
             )
             update(chunk, scalars, self.magnitude)
 
 
-def _steps_apart(a, b):
-    """Return by how many float32 values a and b differ, per element; signs are ordered too."""
-    a, b = (bits.view(torch.int32).long() for bits in (a, b))
-    a, b = (torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits) for bits in (a, b))
-    return (a - b).abs()
+def _ordered(values):
+    """Return integers that are as far apart as there are floats in between; signs are ordered."""
+    if values.dtype == torch.bfloat16:
+        bits, magnitude = values.view(torch.int16).long(), 0x7FFF
+    else:
+        bits, magnitude = values.view(torch.int32).long(), 0x7FFFFFFF
+    return torch.where(bits < 0, -(bits & magnitude), bits)
 
 
-def _assert_close(ours, theirs, most_apart, size, codes=None):
-    """Assert that they are few float32 values, or one code, apart.
+def _codes(planes):
+    codes = {}
+    for name, plane in planes.items():
+        is_float = plane.values.dtype.is_floating_point
+        codes[name] = _ordered(plane.values) if is_float else plane.values.long()
+        if plane.state_format == "int6":
+            low = codes[name] & 3
+            codes[name] >>= 2
+        elif plane.state_format == "uint10":
+            codes[name] = (codes[name] << 2) + low
+    return codes
+
+
+def _is_close(ours, theirs, size):
+    """Say where they are two float32 values apart at most.
 
     Where a sum nearly cancels, what counts is the precision of what was added, its ``size``.
     """
-    near = codes <= 1 if most_apart is None else _steps_apart(ours, theirs) <= most_apart
-    assert (near | ((ours - theirs).abs() <= 2**-21 * size)).all()
-
-
-def _codes_apart(a, b):
-    if a.dtype == torch.float32:
-        return _steps_apart(a, b)
-    if a.dtype == torch.bfloat16:
-        a, b = (codes.view(torch.int16).int() for codes in (a, b))
-        a, b = (torch.where(codes < 0, -(codes & 0x7FFF), codes) for codes in (a, b))
-    return (a.int() - b.int()).abs()
+    near = (_ordered(ours) - _ordered(theirs)).abs() <= 2
+    return near | ((ours - theirs).abs() <= 2**-21 * size)
 
 
 def _variants(fused):
@@ -140,7 +156,7 @@ class TestOnGpu:
     pytestmark = on_gpu
 
     @pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
-    @pytest.mark.parametrize("moments", ["16bit", "float32"])
+    @pytest.mark.parametrize("moments", ["8bit", "16bit", "float32"])
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
     @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
     def test_every_step_lands_where_the_eager_one_does(self, rule, dtype, moments, narrow):
@@ -152,20 +168,33 @@ class TestOnGpu:
             ours.step(fused, gradient, t, start=7 * QUANT_BLOCK)
             theirs.step(eager, gradient, t, start=7 * QUANT_BLOCK)
             moved = (theirs.exact() - before).abs()
-            _assert_close(ours.exact(), theirs.exact(), 2, torch.maximum(moved, before.abs()))
+            sizes = {name: torch.maximum(old[name].abs(), gradient.float().abs()) for name in old}
+            same = torch.ones(SIZE, dtype=torch.bool, device=DEVICE)
+            our_codes, their_codes = _codes(ours.planes), _codes(theirs.planes)
             for name, plane in theirs.planes.items():
-                ulps = 4 if plane.state_format == "float32" else None
-                codes = _codes_apart(ours.planes[name].values, plane.values)
-                assert ulps or (codes > 0).float().mean() < 1e-3
-                size = torch.maximum(old[name].abs(), gradient.float().abs())
                 new = ours.decoded()[name], theirs.decoded()[name]
-                _assert_close(*new, ulps, size, codes)
+                if plane.state_format == "float32":
+                    assert _is_close(*new, sizes[name]).all()
+                    continue
+                apart = (our_codes[name] - their_codes[name]).abs()
+                # A number in the last place moves a code now and then, by one.
+                assert (apart > 0).float().mean() < 1e-3
+                assert ((apart <= 1) | _is_close(*new, sizes[name])).all()
+                same &= apart == 0
+            size = torch.maximum(moved, before.abs())
+            if moments == "8bit":
+                # The update has a part more, what rounding took, which may cancel the other.
+                size += 10 * 1e-4
+            else:
+                same.fill_(True)
+            assert (_is_close(ours.exact(), theirs.exact(), size) | ~same).all()
+            assert (ours.exact() - theirs.exact()).abs().max() <= 1e-4
             assert ours.magnitude == ours.exact().abs().max()
             ours.copy_from(theirs)
             ours.magnitude.zero_()
         assert not torch.equal(theirs.exact(), _weights().to(DEVICE))
 
-    @pytest.mark.parametrize("moments", ["16bit", "float32"])
+    @pytest.mark.parametrize("moments", ["8bit", "16bit", "float32"])
     @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
     def test_bits_repeat_however_chunks_are_cut(self, rule, moments):
         fused = TritonUpdate(rule, DEVICE)
