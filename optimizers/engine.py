@@ -27,7 +27,7 @@ from optimizers.ring import Ring, aligned
 from optimizers.rule import Moments, UpdateRule
 from optimizers.transfers import Transfers
 
-_PIECES_IN_RING = 3
+_PIECES_IN_RING = 2
 _BOUNCE_BUFFERS = 3
 
 

@@ -7,7 +7,7 @@ before backward reaches it, is added to there, and leaves again; both copies run
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from optimizers.backend import Event
 from optimizers.engine import Engine
-from optimizers.layout import Bucket, ChunkPlace, TensorPlace
+from optimizers.layout import Bucket, ChunkPlace
 from optimizers.ring import Lease
 
 FinishedBucket = Callable[[Bucket, Tensor], None]
+
+_MOST_WAITING_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,21 @@ class _Parked:
 
 @dataclass
 class _Passing:
-    """A bucket while its gradients appear."""
+    """A bucket whose gradients are being added to its sum."""
 
     total: Tensor
     lease: Lease | None
     narrow: Tensor | None
     arrived: Event | None
-    missing: set[str]
+    views: dict[str, Tensor]
+
+
+@dataclass
+class _Waiting:
+    """Gradients of a bucket that have appeared and not been added yet."""
+
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    num_bytes: int = 0
 
 
 class GradientSums:
@@ -85,6 +95,9 @@ class GradientSums:
         self._resident_read: dict[int, Event] = {}
         self._parked: dict[int, _Parked] = {}
         self._passing: dict[int, _Passing] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        self._missing: dict[int, set[str]] = {}
+        self._cuts = {b.index: _cuts(b) for b in engine.buckets()}
         self._allocate()
         self._norms = torch.zeros(len(engine.parameters), dtype=torch.float32, device=engine.device)
         position = {name: i for i, name in enumerate(engine.parameters)}
@@ -93,6 +106,8 @@ class GradientSums:
             for b in engine.buckets()
         }
         self._strays: list[Lease] = []
+        self.num_strays = 0
+        """How often there was no room in the ring, which a good plan does not let happen."""
         self._micro_step = 0
         self._is_last = False
         self._seen: list[int] = []
@@ -124,8 +139,13 @@ class GradientSums:
         """Get ready for the gradients of backward number ``micro_step`` of a step, from 0."""
         self._micro_step = micro_step
         self._is_last = is_last
-        self._order = self._seen if len(self._seen) == len(self._buckets) else self._order
+        if len(self._seen) == len(self._buckets):
+            self._order = self._seen  # what backward did once, it does again
         self._seen = []
+        self._missing = {
+            index: {place.name for place in bucket.tensors}
+            for index, bucket in self._buckets.items()
+        }
         self._ahead = []
         if micro_step > 0:
             self._ahead = [index for index in self._order if index in self._parked]
@@ -133,13 +153,13 @@ class GradientSums:
 
     def end(self) -> None:
         """Finish the backward that `begin` began; parameters without a gradient count as zero."""
-        for index in self._buckets:
-            if index not in self._seen:
-                passing = self._passing.get(index) or self._start(self._buckets[index])
-                for name in passing.missing:
-                    self._add(passing, self._places[name], None)
-                passing.missing.clear()
-                self._finish(self._buckets[index], passing)
+        for index in sorted(set(self._buckets) - set(self._seen)):
+            bucket = self._buckets[index]
+            passing = self._add_waiting(bucket)
+            for name in self._missing[index]:
+                if self._micro_step == 0:
+                    self._backend.compute.run(passing.views[name].zero_)
+            self._finish(bucket, passing)
         self._drop_strays()
 
     def _drop_strays(self) -> None:
@@ -156,6 +176,7 @@ class GradientSums:
             if passing.lease is not None:
                 passing.lease.give_back(self._backend.compute.record())
         self._passing.clear()
+        self._waiting.clear()
         self._drop_strays()
         self._seen, self._ahead = [], []
 
@@ -223,24 +244,33 @@ class GradientSums:
 
     def _add_gradient(self, name: str, gradient: Tensor) -> None:
         bucket = self._bucket_of[name]
-        passing = self._passing.get(bucket.index) or self._start(bucket)
-        self._add(passing, self._places[name], gradient)
-        passing.missing.discard(name)
-        if not passing.missing:
-            self._finish(bucket, passing)
+        missing = self._missing[bucket.index]
+        missing.remove(name)
+        waiting = self._waiting.get(bucket.index)
+        if waiting is None:
+            waiting = self._waiting[bucket.index] = _Waiting()
+        # Many small additions cost more than a few large ones; what is large is not kept waiting.
+        waiting.gradients[name] = gradient
+        waiting.num_bytes += gradient.nbytes
+        if not missing:
+            self._finish(bucket, self._add_waiting(bucket))
+        elif waiting.num_bytes > _MOST_WAITING_BYTES:
+            self._add_waiting(bucket)
 
-    def _add(self, passing: _Passing, place: TensorPlace, gradient: Tensor | None) -> None:
-        bucket = self._bucket_of[place.name]
+    def _add_waiting(self, bucket: Bucket) -> _Passing:
+        """Add what has appeared of a bucket to its sum."""
+        passing = self._passing.get(bucket.index) or self._start(bucket)
         self._await_arrival(passing)
-        first = place.start - bucket.start
-        view = passing.total[first : first + place.numel].view(place.shape)
+        waiting = self._waiting.pop(bucket.index, None)
+        if waiting is None:
+            return passing
+        views = [passing.views[name] for name in waiting.gradients]
+        gradients = [gradient.reshape(-1) for gradient in waiting.gradients.values()]
         if self._micro_step > 0:
-            if gradient is not None:
-                self._backend.compute.run(lambda: view.add_(gradient))
-        elif gradient is None:
-            self._backend.compute.run(view.zero_)
+            self._backend.compute.run(lambda: torch._foreach_add_(views, gradients))
         else:
-            self._backend.compute.run(lambda: view.copy_(gradient))
+            self._backend.compute.run(lambda: torch._foreach_copy_(views, gradients))
+        return passing
 
     def _await_arrival(self, passing: _Passing) -> None:
         """Let the model's queue wait for a sum that comes from the host, once."""
@@ -254,22 +284,31 @@ class GradientSums:
 
     def _start(self, bucket: Bucket) -> _Passing:
         """Make room for a bucket, and fetch the sum so far if there is one."""
-        names = {place.name for place in bucket.tensors}
         resident = self._resident.get(bucket.index)
         if resident is not None:
             if bucket.index in self._resident_read:
                 self._backend.compute.wait(self._resident_read.pop(bucket.index))
-            passing = _Passing(resident, None, None, None, names)
+            passing = _Passing(resident, None, None, None, self._views(bucket, resident)[0])
         else:
-            passing = self._passing_through(bucket, names)
+            passing = self._passing_through(bucket)
             if bucket.index in self._ahead:
                 self._ahead.remove(bucket.index)
         self._passing[bucket.index] = passing
         return passing
 
-    def _passing_through(
-        self, bucket: Bucket, names: set[str], lease: Lease | None = None
-    ) -> _Passing:
+    def _views(self, bucket: Bucket, total: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Return the parts of a sum that are tensors, flat, and those between them."""
+        sizes, names = self._cuts[bucket.index]
+        views: dict[str, Tensor] = {}
+        between = []
+        for name, view in zip(names, total.split_with_sizes(sizes), strict=True):
+            if name is None:
+                between.append(view)
+            else:
+                views[name] = view
+        return views, between
+
+    def _passing_through(self, bucket: Bucket, lease: Lease | None = None) -> _Passing:
         engine, queues = self._engine, self._backend
         fetches = self._micro_step > 0
         dtype = engine.sum_dtype
@@ -280,13 +319,16 @@ class GradientSums:
             memory = torch.empty(size, dtype=torch.uint8, device=engine.device)
             lease = Lease(memory=memory, start=0, end=size)
             self._strays.append(lease)
+            self.num_strays += 1
         lease.wait_on(queues.copy_in if fetches else queues.compute)
         wide = bucket.numel * dtype.itemsize
         total = lease.memory[:wide].view(dtype)
-        # Padding between tensors is never written by a gradient, and must not hold a NaN.
+        views, between = self._views(bucket, total)
         if not fetches:
-            self._clear_padding(bucket, total)
-            return _Passing(total, lease, None, None, names)
+            # What stands between tensors is never written by a gradient, and must not be a NaN.
+            for part in between:
+                self._backend.compute.run(part.zero_)
+            return _Passing(total, lease, None, None, views)
         parked = self._parked[bucket.index]
         source = parked.values(bucket.numel)
         target = total
@@ -297,13 +339,7 @@ class GradientSums:
         engine.transfers.to_device(source, target, pinned=True)
         arrived = queues.copy_in.record()
         parked.read = arrived
-        return _Passing(total, lease, None if target is total else target, arrived, names)
-
-    def _clear_padding(self, bucket: Bucket, total: Tensor) -> None:
-        for place in bucket.tensors:
-            first, last = place.start + place.numel - bucket.start, place.end - bucket.start
-            if first < last:
-                self._backend.compute.run(total[first:last].zero_)
+        return _Passing(total, lease, None if target is total else target, arrived, views)
 
     def _passing_bytes(self, bucket: Bucket) -> int:
         return bucket.numel * (self._engine.sum_dtype.itemsize + self._engine.dtype.itemsize)
@@ -316,14 +352,13 @@ class GradientSums:
             if lease is None:
                 return
             self._ahead.pop(0)
-            names = {place.name for place in bucket.tensors}
-            self._passing[bucket.index] = self._passing_through(bucket, names, lease)
+            self._passing[bucket.index] = self._passing_through(bucket, lease)
 
     def _finish(self, bucket: Bucket, passing: _Passing) -> None:
         """Send a bucket on its way: all its gradients of this backward are in."""
         self._await_arrival(passing)
         if self._is_last:
-            self._measure(bucket, passing.total)
+            self._measure(bucket, passing.views)
         if self.on_finished is not None and self._is_last:
             self.on_finished(bucket, passing.total)
             if passing.lease is not None:
@@ -361,15 +396,25 @@ class GradientSums:
             return torch.bfloat16
         return engine.sum_dtype
 
-    def _measure(self, bucket: Bucket, total: Tensor) -> None:
-        views = []
-        for place in bucket.tensors:
-            first = place.start - bucket.start
-            views.append(total[first : first + place.numel].view(place.shape))
+    def _measure(self, bucket: Bucket, views: dict[str, Tensor]) -> None:
+        parts = [views[place.name] for place in bucket.tensors]
         places = self._norm_places[bucket.index]
 
         def measure() -> None:
-            norms = torch._foreach_norm(views, 2.0, dtype=torch.float32)
+            norms = torch._foreach_norm(parts, 2.0, dtype=torch.float32)
             self._norms.index_copy_(0, places, torch.stack(list(norms)))
 
         self._backend.compute.run(measure)
+
+
+def _cuts(bucket: Bucket) -> tuple[list[int], list[str | None]]:
+    """Return the sizes of what a bucket is cut into, and which tensor each part is, if one."""
+    sizes: list[int] = []
+    names: list[str | None] = []
+    for place in bucket.tensors:
+        sizes.append(place.numel)
+        names.append(place.name)
+        if place.end > place.start + place.numel:
+            sizes.append(place.end - place.start - place.numel)
+            names.append(None)
+    return sizes, names

@@ -18,7 +18,7 @@ SMALL_TENSOR = 1 << 16
 """Tensors with fewer elements stay on the device, with states in float32."""
 SMALL_UNIT = "(small tensors)"
 CHUNK_ELEMENTS = 8 * 2**20
-BUCKET_ELEMENTS = 6 * 2**20
+BUCKET_ELEMENTS = 8 * 2**20
 
 
 @dataclass(frozen=True)

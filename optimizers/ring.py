@@ -1,4 +1,4 @@
-"""Device memory that is lent out in order: what is given back first is the first to be lent again.
+"""Device memory that is lent out in turn: given back first, lent again first.
 
 A ring holds everything that passes through the device: records of the optimizer pass, gradients on
 their way out. It is allocated once, so nothing that passes through can fragment the memory, and
@@ -77,7 +77,7 @@ class Ring:
         return self._size
 
     def take(self, num_bytes: int) -> Lease | None:
-        """Lend ``num_bytes``, or return None while the part that would be next is still lent.
+        """Lend ``num_bytes``, or return None if what is still lent leaves no room.
 
         Raises:
             ValueError: if the ring is smaller than that.
@@ -86,15 +86,28 @@ class Ring:
         if size > self._size:
             raise ValueError(f"{size} bytes do not fit a ring of {self._size}")
         self._collect()
-        start = self._head if self._head + size <= self._size else 0
-        end = start + size
-        if any(lease.start < end and start < lease.end for lease in self._lent):
+        start = self._free_place(size)
+        if start is None:
             return None
+        end = start + size
         lease = Lease(memory=self._buffer[start : start + num_bytes], start=start, end=end)
         lease.before = self._overrun(start, end)
         self._lent.append(lease)
         self._head = end
         return lease
+
+    def _free_place(self, size: int) -> int | None:
+        """Return where nothing is lent, at the head or as soon after it as can be."""
+        # What is lent for long is passed over: it must not hold up everything behind it.
+        starts = [self._head, *(lease.end for lease in self._lent), 0]
+        starts.sort(key=lambda start: (start - self._head) % (self._size + 1))
+        for start in starts:
+            end = start + size
+            if end <= self._size and not any(
+                lease.start < end and start < lease.end for lease in self._lent
+            ):
+                return start
+        return None
 
     def _collect(self) -> None:
         for lease in self._lent:

@@ -27,7 +27,7 @@ GIB = 2**30
 GradientPlace = Literal["device", "host", "nowhere"]
 SumFormat = Literal["float32", "bfloat16"]
 
-_PIECES_IN_RING = 3
+_PIECES_IN_RING = 2
 _BOUNCE_BUFFERS = 6
 STANDARD_PIXELS = 128 * 128
 

@@ -50,3 +50,14 @@ def test_nothing_is_lent_over_what_is_still_in_use():
     assert ring.take(512) is None
     first.give_back(_Event())
     assert ring.take(512) is not None
+
+
+def test_what_is_lent_for_long_is_passed_over():
+    ring = Ring(10 * 512, torch.device("cpu"))
+    held = ring.take(2 * 512)
+    for _ in range(20):
+        lease = ring.take(3 * 512)
+        assert lease is not None
+        assert lease.start >= held.end or lease.end <= held.start
+        lease.give_back(_Event())
+    assert ring.take(9 * 512) is None
