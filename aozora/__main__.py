@@ -83,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     _config_arguments(check)
     check.add_argument("--json", action="store_true", help="print JSON")
 
+    fit = _verb(verbs, "fit", _fit, "say with which settings a run fits a computer")
+    _config_arguments(fit)
+    fit.add_argument("--vram", metavar="GIB", type=float, help="a card with that much memory")
+    fit.add_argument("--ram", metavar="GIB", type=float, help="a computer with that much memory")
+    fit.add_argument("--json", action="store_true", help="print JSON")
+
     inspect = _verb(verbs, "inspect", _inspect, "say what a model or state file is")
     inspect.add_argument("file", type=Path)
     inspect.add_argument("--json", action="store_true", help="print JSON")
@@ -269,6 +275,17 @@ def _check(options: argparse.Namespace) -> int:
     else:
         print(report.to_text())
     return BAD_INPUT if report.problems else DONE
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from aozora.training.fitting import fit_run
+
+    result = fit_run(_config_of(options), vram=options.vram, ram=options.ram)
+    if options.json:
+        print(json.dumps(result.to_plain(), indent=2, ensure_ascii=False))
+    else:
+        print(result.to_text())
+    return DONE if result.fits else BAD_INPUT
 
 
 def _inspect(options: argparse.Namespace) -> int:

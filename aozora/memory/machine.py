@@ -20,11 +20,10 @@ from optimizers.host_memory import register
 
 log = logging.getLogger(__name__)
 
-# Windows lets no more than about half of main memory be page-locked, and needs some for itself.
-_PIN_SHARE = 0.40 if sys.platform == "win32" else 0.70
 _COPY_BYTES = 128 * 2**20
 _MATRIX_SIDE = 4096
 _SECONDS_A_RATE = 0.25
+_SECONDS_ON_PROCESSOR = 0.05
 _FORMAT = 1
 
 
@@ -77,6 +76,14 @@ class Machine:
         return self.vram_total > 0
 
 
+def pin_share() -> float:
+    """Return the share of main memory that may be page-locked.
+
+    Windows allows no more than about half, and needs some of that for itself.
+    """
+    return 0.40 if sys.platform == "win32" else 0.70
+
+
 def measure(device: torch.device, *, cache: Path | None = None) -> Machine:
     """Return what ``device`` and this computer are.
 
@@ -103,7 +110,7 @@ def measure(device: torch.device, *, cache: Path | None = None) -> Machine:
         context_bytes=USUAL_CONTEXT_BYTES if total else 0,
         ram_total=memory.total,
         ram_free=memory.available + psutil.Process().memory_info().rss,
-        pin_limit=int(_PIN_SHARE * memory.total),
+        pin_limit=int(pin_share() * memory.total),
         rates=rates,
     )
 
@@ -119,6 +126,11 @@ def _card_memory(device: torch.device) -> tuple[int, int]:
 
 USUAL_CONTEXT_BYTES = 520 * 2**20
 """What CUDA takes on a card for one process; 0.51 GiB were measured on a Hopper card."""
+
+
+USUAL_RATES = Rates(to_device=12e9, to_host=12e9, duplex=10e9, memcpy=8e9, flops=25e12)
+"""Those of an RTX 3060 in a PCIe 3.0 slot, which computers that are asked about but not there
+are taken to have."""
 
 
 def _known_rates(device: torch.device, cache: Path) -> Rates:
@@ -180,13 +192,14 @@ def _driver() -> str:
 
 
 def _measure_rates(device: torch.device) -> Rates:
-    memcpy = _memcpy_rate()
+    seconds = _SECONDS_A_RATE if device.type == "cuda" else _SECONDS_ON_PROCESSOR
+    memcpy = _memcpy_rate(seconds)
     if device.type != "cuda":
-        flops = _matmul_rate(device, torch.float32, 512)
+        flops = _matmul_rate(device, torch.float32, 512, seconds)
         return Rates(to_device=memcpy, to_host=memcpy, duplex=memcpy, memcpy=memcpy, flops=flops)
     major, _ = torch.cuda.get_device_capability(device)
     dtype = torch.bfloat16 if major >= 8 else torch.float16
-    flops = _matmul_rate(device, dtype, _MATRIX_SIDE)
+    flops = _matmul_rate(device, dtype, _MATRIX_SIDE, seconds)
     to_device, to_host, duplex = _link_rates(device)
     return Rates(to_device=to_device, to_host=to_host, duplex=duplex, memcpy=memcpy, flops=flops)
 
@@ -218,13 +231,13 @@ def rate_of(
             return best
 
 
-def _memcpy_rate() -> float:
+def _memcpy_rate(seconds: float) -> float:
     source = torch.ones(_COPY_BYTES, dtype=torch.uint8)
     target = torch.empty_like(source)
-    return rate_of(lambda: target.copy_(source), source.nbytes)
+    return rate_of(lambda: target.copy_(source), source.nbytes, seconds=seconds)
 
 
-def _matmul_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
+def _matmul_rate(device: torch.device, dtype: torch.dtype, side: int, seconds: float) -> float:
     a = torch.randn(side, side, device=device, dtype=dtype)
     b = torch.randn(side, side, device=device, dtype=dtype)
     out = torch.empty_like(a)
@@ -235,7 +248,7 @@ def _matmul_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
             torch.mm(a, b, out=out)
         _wait(device)
 
-    return rate_of(work, repeats * 2.0 * side**3)
+    return rate_of(work, repeats * 2.0 * side**3, seconds=seconds)
 
 
 def _wait(device: torch.device) -> None:

@@ -66,6 +66,7 @@ class MemoryPlan:
         save_bytes: Main memory for what changes while it is being saved.
         predicted: What it comes to.
         sentence: The plan in plain words.
+        overrun: The largest forecast as a share of its limit; up to 1 when all fits.
         shortfalls: What does not fit, and what to do; empty when all does.
     """
 
@@ -81,6 +82,7 @@ class MemoryPlan:
     save_bytes: int
     predicted: MemoryForecast
     sentence: str
+    overrun: float
     shortfalls: tuple[Problem, ...] = ()
 
     def placement(self, units: Mapping[str, str]) -> Placement:
@@ -139,6 +141,7 @@ def plan_memory(config: TrainConfig, facts: UNetFacts, machine: Machine) -> Memo
         save_bytes=choice.for_saves,
         predicted=predicted,
         sentence=_sentence(choice, predicted, sizes, forecaster, limits, machine),
+        overrun=limits.share(predicted),
         shortfalls=_shortfalls(predicted, limits),
     )
 
@@ -160,6 +163,13 @@ class Limits:
     def hold(self, forecast: MemoryForecast) -> bool:
         """Return whether a forecast stays within them."""
         return self.excess(forecast) <= 0
+
+    def share(self, forecast: MemoryForecast) -> float:
+        """Return the largest of a forecast's figures as a share of its limit."""
+        shares = [forecast.ram / max(self.ram, 1)]
+        if self.vram:
+            shares.append(forecast.vram / self.vram)
+        return max(shares)
 
     def excess(self, forecast: MemoryForecast) -> int:
         """Return by how many bytes a forecast goes beyond them, at most 0 if it does not."""

@@ -14,18 +14,21 @@ from aozora.config.checks import check_config, ticket_pool
 from aozora.config.schema import TrainConfig
 from aozora.data.dataset import BucketRow, bucket_table
 from aozora.errors import AozoraError, ConfigError, Problem
-from aozora.memory.units import unit_of
+from aozora.memory.forecast import MemoryForecast
+from aozora.memory.machine import measure
+from aozora.memory.memory_plan import MemoryPlan, plan_memory
 from aozora.model.source import ModelSource
 from aozora.model.targeting import TargetSelection
 from aozora.training.device import DTYPES, choose_device, precision_note
 from aozora.training.inputs import Pictures, find_pictures
+from aozora.training.memory_choice import memory_facts
 from aozora.training.objective_choice import ObjectiveChoice, choose_objective
-from aozora.training.optimizer_factory import build_rule
 from aozora.training.preparation import open_base, targets_of, total_steps
-from optimizers.layout import lay_out
-from optimizers.records import shape_record
 
 T = TypeVar("T")
+
+# A forecast may be a tenth off; up to there it is only warned of.
+_SURE_OVERRUN = 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,9 @@ class RunSummary:
     """What a run would be.
 
     Attributes:
-        state_bytes: Bytes of the optimizer's states in host memory.
+        state_bytes: Bytes of the optimizer's states and of what is exact about the weights.
+        memory: What the run is expected to take of the card and of main memory.
+        memory_sentence: The same, and what goes where, in plain words.
         disk_bytes: Bytes of all saves that are kept, and the one being written.
     """
 
@@ -52,6 +57,8 @@ class RunSummary:
     device: str
     weight_bytes: int
     state_bytes: int
+    memory: MemoryForecast
+    memory_sentence: str
     save_bytes: int
     disk_bytes: int
     disk_free: int
@@ -103,8 +110,7 @@ def _summary_lines(summary: RunSummary) -> list[str]:
         f"  Layers       {summary.trained_parameters:,} of {summary.total_parameters:,}"
         f" parameters ({share:.1%})",
         f"  Objective    {summary.prediction}{snr} on {summary.device}",
-        f"  Weights      {summary.weight_bytes / 2**30:.2f} GiB on the device,"
-        f" {summary.state_bytes / 2**30:.2f} GiB of optimizer state in memory",
+        f"  Memory       {summary.memory_sentence}",
         f"  Disk         {summary.save_bytes / 1e9:.2f} GB a save, up to"
         f" {summary.disk_bytes / 1e9:.2f} GB in all; {summary.disk_free / 1e9:.0f} GB free",
         "  Buckets      width x height   pictures   samples   cut away (mean, most)",
@@ -156,7 +162,11 @@ def check(config: TrainConfig) -> CheckReport:
     notes += [*objective.notes, *pictures.warnings]
     notes += [f"left out {item.path}: {item.reason}" for item in pictures.skipped]
     notes.append(precision_note(device, config.training.precision))
-    summary = _summarise(config, source, pictures, targets, objective, device)
+    plan = _plan_memory(config, source, pictures, targets, device)
+    if plan.overrun > _SURE_OVERRUN:
+        return CheckReport(plan.shortfalls, (), None)
+    notes += [f"it may not fit: {problem}" for problem in plan.shortfalls]
+    summary = _summarise(config, source, pictures, targets, objective, device, plan)
     if summary.disk_free < summary.disk_bytes:
         notes.append("the disk may not hold all saves; lower checkpoints.keep_last or free space")
     return CheckReport((), tuple(dict.fromkeys(filter(None, notes))), summary)
@@ -169,14 +179,14 @@ def _summarise(
     targets: TargetSelection,
     objective: ObjectiveChoice,
     device: torch.device,
+    memory: MemoryPlan,
 ) -> RunSummary:
     training = config.training
     plan = pictures.plan(training.batch_size, training.seed)
     steps = total_steps(config, plan)
     samples = plan.samples_before(steps * training.accumulation_steps)
     itemsize = DTYPES[training.precision].itemsize
-    state_bytes = _state_bytes(config, source, targets)
-    save_bytes = source.facts.num_bytes + itemsize * targets.num_params + state_bytes
+    save_bytes = memory.predicted.disk
     output = Path(config.output.folder).absolute()
     place = next(path for path in (output, *output.parents) if path.exists())
     return RunSummary(
@@ -194,7 +204,9 @@ def _summarise(
         zero_terminal_snr=objective.zero_terminal_snr,
         device=str(device),
         weight_bytes=itemsize * targets.total_params,
-        state_bytes=state_bytes,
+        state_bytes=save_bytes - source.facts.num_bytes - itemsize * targets.num_params,
+        memory=memory.predicted,
+        memory_sentence=memory.sentence,
         save_bytes=save_bytes,
         disk_bytes=save_bytes * (max(config.checkpoints.keep_last, 1) + 1),
         disk_free=shutil.disk_usage(place).free,
@@ -203,17 +215,14 @@ def _summarise(
     )
 
 
-def _state_bytes(config: TrainConfig, source: ModelSource, targets: TargetSelection) -> int:
-    """Return the size of the optimizer's states and of what is exact about the weights."""
-    shapes = source.unet_shapes()
-    rule, moments = build_rule(config.optimizer)
-    units: dict[str, dict[str, torch.Size]] = {}
-    for name in targets.names:
-        units.setdefault(unit_of(name), {})[name] = torch.Size(shapes[name])
-    usual, exact = rule.formats(moments), rule.formats("float32")
-    dtype = DTYPES[config.training.precision]
-    return sum(
-        shape_record(chunk, dtype, rule, exact if unit.is_small else usual).num_bytes
-        for unit in lay_out(units, whole_tensors=rule.needs_shape)
-        for chunk in unit.chunks
+def _plan_memory(
+    config: TrainConfig,
+    source: ModelSource,
+    pictures: Pictures,
+    targets: TargetSelection,
+    device: torch.device,
+) -> MemoryPlan:
+    facts = memory_facts(
+        config, source.unet_shapes(), targets.names, pictures.trained, source.facts.num_bytes
     )
+    return plan_memory(config, facts, measure(device))
