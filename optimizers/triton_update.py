@@ -25,7 +25,7 @@ FusedRule = RavenAdamWRule | VeloRMSRule | LionRule
 
 _ROWS = 8  # blocks of one program; 8 elements for each of its 128 threads
 
-# The numbers by which the kernel knows formats and rules.
+# The numbers by which the kernel knows formats; it knows rules by their place below.
 _FORMATS: dict[StateFormat, int] = {
     "float32": 0,
     "bfloat16": 1,
@@ -35,12 +35,11 @@ _FORMATS: dict[StateFormat, int] = {
     "int6": 5,
     "uint10": 6,
 }
-_RULES: dict[type[FusedRule], int] = {RavenAdamWRule: 0, VeloRMSRule: 1, LionRule: 2}
-_STATES: dict[type[FusedRule], tuple[str, ...]] = {
-    RavenAdamWRule: ("exp_avg", "exp_avg_sq"),
-    VeloRMSRule: ("velocity", "rms"),
-    LionRule: ("exp_avg",),
-}
+_RULES: tuple[tuple[type[FusedRule], tuple[str, ...]], ...] = (
+    (RavenAdamWRule, ("exp_avg", "exp_avg_sq")),
+    (VeloRMSRule, ("velocity", "rms")),
+    (LionRule, ("exp_avg",)),
+)
 
 
 def available() -> bool:
@@ -74,6 +73,11 @@ class TritonUpdate:
         if not isinstance(rule, FusedRule) or rule.needs_shape:
             raise ValueError(f"{rule.kind} has no fused kernel")
         self._rule: FusedRule = rule
+        self._kind, self._states = next(
+            (kind, states)
+            for kind, (rule_class, states) in enumerate(_RULES)
+            if isinstance(rule, rule_class)
+        )
         self._device = device
         self._kernel: Any = triton_kernels.update_chunk
 
@@ -114,7 +118,7 @@ class TritonUpdate:
         count = chunk.weight.numel()
         if count == 0:
             return
-        names = _STATES[type(self._rule)]
+        names = self._states
         first, second = (chunk.states[name] for name in (names[0], names[-1]))
         weight, master, kind = _weight_arguments(chunk)
         on_device = (
@@ -137,7 +141,7 @@ class TritonUpdate:
                 _key(scalars, names[-1], second),
                 dither_offset(scalars.t),
                 *map(float, _numbers(self._rule, scalars)),
-                RULE=_RULES[type(self._rule)],
+                RULE=self._kind,
                 WEIGHT=kind,
                 FIRST=_FORMATS[first.state_format],
                 SECOND=_FORMATS[second.state_format],

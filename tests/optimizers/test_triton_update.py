@@ -12,7 +12,7 @@ from optimizers.chunk import QUANT_BLOCK, Chunk, StatePlane, StepScalars
 from optimizers.chunk_update import EagerUpdate, update_for
 from optimizers.lion import LionRule
 from optimizers.precision import BLOCK_FORMATS, STORAGE_DTYPES, join_fp32, noise_key, split_fp32
-from optimizers.raven_adamw import RavenAdamWRule
+from optimizers.raven_adamw import AdamWRule, RavenAdamWRule
 from optimizers.state_codec import decode_states
 from optimizers.triton_update import TritonUpdate, available, supports
 from optimizers.velo_rms import VeloRMSRule
@@ -23,6 +23,7 @@ RULES = (
     RavenAdamWRule(debias_strength=0.5, weight_decay=0.1),
     VeloRMSRule(),
     LionRule(weight_decay=0.1),
+    AdamWRule(),
 )
 
 on_gpu = [
