@@ -9,7 +9,8 @@ from aozora.data.batch_plan import BatchPlan
 from aozora.events import StopReason
 from aozora.training.control import RunControl
 from aozora.training.run_record import RunRecord
-from aozora.training.saving import SaveCadence, Saver
+from aozora.training.save_cadence import SaveCadence
+from aozora.training.saving import Saver
 from aozora.training.trainer import Position
 from aozora.training.validation import Validator
 

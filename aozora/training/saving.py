@@ -70,6 +70,7 @@ class Saver:
         source: The opened base model.
         objective: What is trained.
         engine: The run's memory.
+        spare_bytes: Host memory for what changes before it is written.
         optimizer: Holds the exact weights in it.
         scaler: Loss scale.
         position: Where the run stands.
@@ -85,6 +86,7 @@ class Saver:
         source: ModelSource,
         objective: ObjectiveChoice,
         engine: Engine,
+        spare_bytes: int,
         optimizer: StreamedOptimizer,
         scaler: LossScaler,
         position: Position,
@@ -96,7 +98,7 @@ class Saver:
         self._source = source
         self._objective = objective
         self._optimizer = optimizer
-        self._snapshots = Snapshots(engine, optimizer)
+        self._snapshots = Snapshots(engine, optimizer, spare_bytes=spare_bytes)
         self._scaler = scaler
         self._position = position
         self._pool = pool
@@ -276,28 +278,6 @@ class Saver:
             "loss_scale": self._scaler.state_dict(),
             "versions": describe_versions(),
         }
-
-
-class SaveCadence:
-    """Says after which steps to save.
-
-    Args:
-        every_steps: Steps between saves; 0 for never.
-        every_epochs: Epochs between saves; 0 for never.
-        samples_per_epoch: Samples of an epoch.
-    """
-
-    def __init__(self, every_steps: int, every_epochs: float, samples_per_epoch: int) -> None:
-        self._every_steps = every_steps
-        self._every_samples = every_epochs * samples_per_epoch
-
-    def is_due(self, step: int, samples_before: int, samples: int) -> bool:
-        """Return whether to save after ``step``, which took the samples drawn up to ``samples``."""
-        if self._every_steps and step % self._every_steps == 0:
-            return True
-        if not self._every_samples:
-            return False
-        return samples // self._every_samples > samples_before // self._every_samples
 
 
 def space_note(saver: Saver, folder: Path, keep_last: int) -> Warned | None:

@@ -26,8 +26,6 @@ from optimizers.engine import Engine
 from optimizers.records import Record
 from optimizers.streamed import StreamedOptimizer
 
-SPARE_BYTES = 2**30
-
 T = TypeVar("T")
 _Tensors = deque[tuple[Slot, Tensor]]
 
@@ -208,9 +206,7 @@ class Snapshots:
         spare_bytes: Most memory to add for records that change before they are written.
     """
 
-    def __init__(
-        self, engine: Engine, optimizer: StreamedOptimizer, *, spare_bytes: int = SPARE_BYTES
-    ) -> None:
+    def __init__(self, engine: Engine, optimizer: StreamedOptimizer, *, spare_bytes: int) -> None:
         self._engine = engine
         self._optimizer = optimizer
         self._spare = SpareMemory(engine, spare_bytes)
