@@ -19,6 +19,7 @@ Mark = Literal["ok", "missing", "note"]
 
 _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "accelerate", "numpy", "Pillow")
 _WINDOW_PACKAGES = ("PySide6-Essentials", "pyqtgraph")
+_SLOW_LINK = 5e9  # bytes a second: PCIe 3.0 with 8 lanes reaches 6e9
 _MARKS = {"ok": "ok     ", "missing": "MISSING", "note": "note   "}
 
 
@@ -59,7 +60,7 @@ class DoctorReport:
 def examine() -> DoctorReport:
     """Look at Python, packages, graphics card, attention kernels, memory and disk."""
     findings = [_python(), *map(_package, _PACKAGES), *map(_package, _WINDOW_PACKAGES)]
-    findings += [*_graphics_card(), *_attention(), _vocabulary(), *_memory_and_disk()]
+    findings += [*_graphics_card(), *_speeds(), *_attention(), _vocabulary(), *_memory_and_disk()]
     return DoctorReport(tuple(findings))
 
 
@@ -105,6 +106,28 @@ def _graphics_card() -> list[Finding]:
             remedy = "set training.precision to fp16"
             findings.append(Finding("bf16", "note", "this card has no native bf16", remedy))
     return findings
+
+
+def _speeds() -> list[Finding]:
+    """Say how fast the card is and how fast main memory is copied to it and back."""
+    import torch
+
+    from aozora.memory.machine import measure
+
+    if not torch.cuda.is_available():
+        return []
+    machine = measure(torch.device("cuda", torch.cuda.current_device()))
+    rates = machine.rates
+    text = (
+        f"{rates.flops / 1e12:.0f} TFLOPS; copies {rates.to_device / 1e9:.0f} GB/s to the card,"
+        f" {rates.to_host / 1e9:.0f} GB/s back, {rates.duplex / 1e9:.0f} GB/s each way at once;"
+        f" {machine.vram_free / 2**30:.1f} GiB of its memory free;"
+        f" up to {machine.pin_limit / 2**30:.0f} GiB of main memory will be page-locked"
+    )
+    if rates.to_device < _SLOW_LINK:
+        remedy = "see that the card is in the slot with the most lanes"
+        return [Finding("Speed", "note", text, remedy)]
+    return [Finding("Speed", "ok", text)]
 
 
 def _attention() -> list[Finding]:

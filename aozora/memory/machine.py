@@ -136,12 +136,8 @@ are taken to have."""
 def _known_rates(device: torch.device, cache: Path) -> Rates:
     key = _key(device)
     found = _read_cache(cache)
-    try:
+    if key in found:
         return Rates(**found[key])
-    except KeyError:
-        pass
-    except TypeError:
-        log.warning("Ignored the measured speeds in %s: they are not what was expected", cache)
     rates = _measure_rates(device)
     try:
         write_json_atomic(cache, {**found, key: asdict(rates)}, sync=False)
@@ -162,7 +158,10 @@ def _read_cache(cache: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         log.warning("Speeds are measured again: %s is not what was expected", cache)
         return {}
-    return {key: value for key, value in found.items() if _are_rates(value)}
+    good = {key: value for key, value in found.items() if _are_rates(value)}
+    if len(good) < len(found):
+        log.warning("Speeds may be measured again: some in %s are not what was expected", cache)
+    return good
 
 
 def _are_rates(value: Any) -> bool:

@@ -14,7 +14,6 @@ from aozora.config.checks import check_config, ticket_pool
 from aozora.config.schema import TrainConfig
 from aozora.data.dataset import BucketRow, bucket_table
 from aozora.errors import AozoraError, ConfigError, Problem
-from aozora.memory.forecast import MemoryForecast
 from aozora.memory.machine import measure
 from aozora.memory.memory_plan import MemoryPlan, plan_memory
 from aozora.model.source import ModelSource
@@ -32,13 +31,35 @@ _SURE_OVERRUN = 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemorySummary:
+    """What a run is expected to take, and where everything goes.
+
+    Attributes:
+        vram_bytes: Most memory of the card in use, CUDA's own with it; 0 on the processor.
+        ram_bytes: Most main memory of the process.
+        pinned_bytes: How much of it is page-locked.
+        step_seconds: Of one optimizer step.
+        vram_parts: What ``vram_bytes`` is made of.
+        ram_parts: What ``ram_bytes`` is made of.
+        sentence: What goes where, in plain words.
+    """
+
+    vram_bytes: int
+    ram_bytes: int
+    pinned_bytes: int
+    step_seconds: float
+    vram_parts: tuple[tuple[str, int], ...]
+    ram_parts: tuple[tuple[str, int], ...]
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """What a run would be.
 
     Attributes:
         state_bytes: Bytes of the optimizer's states and of what is exact about the weights.
         memory: What the run is expected to take of the card and of main memory.
-        memory_sentence: The same, and what goes where, in plain words.
         disk_bytes: Bytes of all saves that are kept, and the one being written.
     """
 
@@ -57,8 +78,7 @@ class RunSummary:
     device: str
     weight_bytes: int
     state_bytes: int
-    memory: MemoryForecast
-    memory_sentence: str
+    memory: MemorySummary
     save_bytes: int
     disk_bytes: int
     disk_free: int
@@ -110,7 +130,7 @@ def _summary_lines(summary: RunSummary) -> list[str]:
         f"  Layers       {summary.trained_parameters:,} of {summary.total_parameters:,}"
         f" parameters ({share:.1%})",
         f"  Objective    {summary.prediction}{snr} on {summary.device}",
-        f"  Memory       {summary.memory_sentence}",
+        f"  Memory       {summary.memory.sentence}",
         f"  Disk         {summary.save_bytes / 1e9:.2f} GB a save, up to"
         f" {summary.disk_bytes / 1e9:.2f} GB in all; {summary.disk_free / 1e9:.0f} GB free",
         "  Buckets      width x height   pictures   samples   cut away (mean, most)",
@@ -205,8 +225,7 @@ def _summarise(
         device=str(device),
         weight_bytes=itemsize * targets.total_params,
         state_bytes=save_bytes - source.facts.num_bytes - itemsize * targets.num_params,
-        memory=memory.predicted,
-        memory_sentence=memory.sentence,
+        memory=_summarise_memory(memory),
         save_bytes=save_bytes,
         disk_bytes=save_bytes * (max(config.checkpoints.keep_last, 1) + 1),
         disk_free=shutil.disk_usage(place).free,
@@ -226,3 +245,16 @@ def _plan_memory(
         config, source.unet_shapes(), targets.names, pictures.trained, source.facts.num_bytes
     )
     return plan_memory(config, facts, measure(device))
+
+
+def _summarise_memory(plan: MemoryPlan) -> MemorySummary:
+    forecast = plan.predicted
+    return MemorySummary(
+        vram_bytes=forecast.vram,
+        ram_bytes=forecast.ram,
+        pinned_bytes=forecast.pinned,
+        step_seconds=forecast.seconds,
+        vram_parts=forecast.vram_parts,
+        ram_parts=forecast.ram_parts,
+        sentence=plan.sentence,
+    )
