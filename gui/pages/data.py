@@ -1,21 +1,123 @@
-"""The Data page (folders and bucket settings)."""
+"""The Data page: folders, pictures with their captions, sizes, and how both are read."""
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
+from PySide6.QtCore import QTimer, Slot
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QWidget
 
 from gui.document import Document
+from gui.forms.controls import Card, TonedLabel
 from gui.forms.settings_card import SettingsCard
 from gui.forms.shapes import paths_in
-from gui.shell.form_page import FormPage
+from gui.pages.bucket_chart import BucketChart, buckets_of
+from gui.pages.folder_list import FolderList
+from gui.pages.gallery import Gallery
+from gui.pages.picture_model import PictureModel
+from gui.shell.estimate import Estimate
+from gui.shell.form_page import FORM_WIDTH, FormPage
 from gui.words import tr
+
+_SETTLE_MS = 250
+_SCANNED = frozenset({"data.folders", "data.recursive"})
 
 
 class Page(FormPage):
     """The Data page."""
 
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
-        super().__init__(document, tr("Data"), tr("Pictures and captions."), parent)
-        paths = [p for p in paths_in("data", "buckets", "captions", "cache") if p != "data.folders"]
-        self.add(SettingsCard(document, tr("Pictures"), paths))
+        purpose = tr("What the model learns from: pictures, their captions, and their sizes.")
+        super().__init__(document, tr("Data"), purpose, parent, is_wide=True)
+        self.model = PictureModel(self)
+        self.folders = FolderList(document)
+        self.gallery = Gallery(self.model)
+        self.add(self.folders)
+        self.add(self.gallery)
+        self.add(self._bucket_card())
+        for title, paths in (
+            (tr("Reading pictures"), [p for p in paths_in("data") if p != "data.folders"]),
+            (tr("Sizes"), paths_in("buckets")),
+            (tr("Captions"), paths_in("captions")),
+            (tr("Cache"), paths_in("cache")),
+        ):
+            card = SettingsCard(document, title, paths)
+            card.setMaximumWidth(FORM_WIDTH)
+            self.add(card)
         self.finish()
+        self._is_stale = True
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_SETTLE_MS)
+        self._timer.timeout.connect(self._scan)
+        self.model.scanned.connect(self._count)
+        document.changed.connect(self._follow)
+        self._resize_marks()
+
+    def _bucket_card(self) -> Card:
+        card = Card(tr("Training sizes"))
+        self._bucket_words = TonedLabel()
+        self._bucket_words.setWordWrap(True)
+        self.buckets = BucketChart()
+        card.body.addWidget(self._bucket_words)
+        card.body.addWidget(self.buckets)
+        self.show_estimate(None)
+        return card
+
+    def show_estimate(self, estimate: Estimate | None) -> None:
+        """Show the sizes the engine's check found."""
+        rows = buckets_of(estimate.summary) if estimate is not None else []
+        self.buckets.show_buckets(rows)
+        self.buckets.setVisible(bool(rows))
+        if rows:
+            words = tr("As the engine will train them; cutting more than a tenth is marked.")
+        else:
+            words = tr("Shown once model and pictures are chosen and have been checked.")
+        self._bucket_words.setText(words)
+
+    def close_down(self) -> None:
+        """Write what was typed and end what runs in the background."""
+        self.gallery.detail.caption.commit()
+        self._timer.stop()
+        self.model.stop()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether folders are still being read."""
+        return self.model.is_scanning or self._timer.isActive()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Begin to work when first seen."""
+        super().showEvent(event)
+        if self._is_stale:
+            self._timer.start(0)
+
+    @Slot(object)
+    def _follow(self, paths: frozenset[str]) -> None:
+        if paths & _SCANNED:
+            self._is_stale = True
+            if self.isVisible():
+                self._timer.start(_SETTLE_MS)
+        if "buckets.resolution" in paths:
+            self._resize_marks()
+
+    @Slot()
+    def _scan(self) -> None:
+        self._is_stale = False
+        folders = [f for f in self.folders.folders() if isinstance(f, dict)]
+        paths = [Path(str(folder.get("path") or "\0")) for folder in folders]
+        self.model.scan(paths, self.document.value("data.recursive") is True)
+
+    def _resize_marks(self) -> None:
+        resolution = self.document.value("buckets.resolution")
+        self.gallery.set_resolution(resolution if isinstance(resolution, int) else 1024)
+
+    @Slot()
+    def _count(self) -> None:
+        every = Counter(item.folder for item in self.model.items)
+        without = Counter(i.folder for i in self.model.items if not i.has_caption)
+        count = len(self.folders.rows)
+        if not self.model.is_scanning:
+            self.folders.show_counts([(every[n], without[n]) for n in range(count)])

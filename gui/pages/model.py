@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QTimer, Slot
-from PySide6.QtGui import QHideEvent
 from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
 from gui import theme
@@ -88,6 +87,16 @@ class ModelFacts(Card):
         document.changed.connect(self._follow)
         self._wait()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is still to come."""
+        return self._timer.isActive() or self._question.is_asking
+
+    def close_down(self) -> None:
+        """Ask no more."""
+        self._timer.stop()
+        self._question.drop()
+
     @Slot(object)
     def _follow(self, paths: frozenset[str]) -> None:
         if "model.base" in paths:
@@ -137,13 +146,6 @@ class ModelFacts(Card):
                 widget.hide()
                 widget.deleteLater()
 
-    def hideEvent(self, event: QHideEvent) -> None:
-        """Rest while unseen."""
-        super().hideEvent(event)
-        if self._question.is_asking:
-            self._question.drop()
-            self._timer.start()
-
 
 class Page(FormPage):
     """The Model page."""
@@ -152,6 +154,16 @@ class Page(FormPage):
         purpose = tr("What is trained, and what it learns to predict.")
         super().__init__(document, tr("Model"), purpose, parent)
         self.add(SettingsCard(document, tr("Files"), paths_in("model")))
-        self.add(ModelFacts(document))
+        self.facts = ModelFacts(document)
+        self.add(self.facts)
         self.add(SettingsCard(document, tr("Objective"), paths_in("objective", "loss")))
         self.finish()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the model is still being read."""
+        return self.facts.is_busy
+
+    def close_down(self) -> None:
+        """End what runs in the background."""
+        self.facts.close_down()

@@ -27,15 +27,13 @@ class Estimate:
     summary: Mapping[str, Any]
     failure: str = ""
 
-    def number(self, *names: str) -> float:
-        """Return the first figure there is under ``names`` (dots lead inside); NaN when none is."""
-        for name in names:
-            node: Any = self.summary
-            for part in name.split("."):
-                node = node.get(part) if isinstance(node, Mapping) else None
-            if isinstance(node, int | float) and not isinstance(node, bool):
-                return float(node)
-        return math.nan
+    def number(self, name: str) -> float:
+        """Return the figure under the dotted ``name``; NaN when there is none."""
+        node: Any = self.summary
+        for part in name.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else None
+        is_number = isinstance(node, int | float) and not isinstance(node, bool)
+        return float(node) if is_number else math.nan
 
     @property
     def is_ready(self) -> bool:
@@ -62,11 +60,6 @@ def parse_estimate(data: Any) -> Estimate:
         notes=tuple(map(str, data.get("notes") or ())),
         summary=summary if isinstance(summary, Mapping) else {},
     )
-
-
-def _plan(estimate: Estimate) -> Mapping[str, Any]:
-    plan = estimate.summary.get("memory")
-    return plan if isinstance(plan, Mapping) else {}
 
 
 def facts(estimate: Estimate) -> list[tuple[str, str]]:
@@ -103,35 +96,41 @@ def _pictures(estimate: Estimate) -> str:
 
 
 def memory_facts(estimate: Estimate) -> list[tuple[str, str]]:
-    """Return the figures about memory and time: planned ones, else what is known without a plan."""
+    """Return the figures about memory and time."""
     rows = []
-    vram = estimate.number("memory.device_bytes", "memory.vram_bytes", "device_bytes")
-    if math.isfinite(vram):
-        rows.append((tr("Graphics memory"), memory_text(vram)))
-    else:
-        weights = estimate.number("weight_bytes")
-        if math.isfinite(weights):
-            rows.append((tr("Weights on the device"), memory_text(weights)))
-    ram = estimate.number("memory.host_bytes", "memory.ram_bytes", "host_bytes")
-    if math.isfinite(ram):
-        rows.append((tr("Main memory"), memory_text(ram)))
-    else:
-        states = estimate.number("state_bytes")
-        if math.isfinite(states):
-            rows.append((tr("Optimizer states"), memory_text(states)))
+    vram, ram = estimate.number("memory.vram_bytes"), estimate.number("memory.ram_bytes")
+    if vram > 0:
+        rows.append((tr("Graphics memory"), tr("about {0}").format(memory_text(vram))))
+    if ram > 0:
+        rows.append((tr("Main memory"), tr("about {0}").format(memory_text(ram))))
     seconds = run_seconds(estimate)
     if math.isfinite(seconds):
-        rows.append((tr("Time"), duration_text(seconds)))
+        rows.append((tr("Time"), tr("about {0}").format(duration_text(seconds))))
     return rows
+
+
+def memory_sentence(estimate: Estimate) -> str:
+    """Return what goes where in memory, in the engine's words."""
+    return str(_memory(estimate).get("sentence", ""))
+
+
+def memory_parts(estimate: Estimate, name: str) -> list[tuple[str, int]]:
+    """Return what the memory called ``name`` (vram or ram) is made of, the largest first."""
+    totals: dict[str, int] = {}
+    for part in _memory(estimate).get(f"{name}_parts") or ():
+        if isinstance(part, list | tuple) and len(part) == 2:
+            totals[str(part[0])] = totals.get(str(part[0]), 0) + int(part[1])
+    return sorted(totals.items(), key=lambda item: -item[1])
+
+
+def _memory(estimate: Estimate) -> Mapping[str, Any]:
+    memory = estimate.summary.get("memory")
+    return memory if isinstance(memory, Mapping) else {}
 
 
 def run_seconds(estimate: Estimate) -> float:
     """Return how long the run would take; NaN when the engine did not say."""
-    whole_run = estimate.number("memory.run_seconds", "run_seconds")
-    if math.isfinite(whole_run):
-        return whole_run
-    step = estimate.number("memory.step_seconds", "step_seconds")
-    return step * estimate.number("total_steps")
+    return estimate.number("memory.step_seconds") * estimate.number("total_steps")
 
 
 def headline(estimate: Estimate) -> str:
@@ -141,11 +140,10 @@ def headline(estimate: Estimate) -> str:
     if estimate.problems:
         return counted(len(estimate.problems), tr("problem"), tr("problems"))
     parts = []
-    vram = estimate.number("memory.device_bytes", "memory.vram_bytes", "device_bytes")
-    if math.isfinite(vram):
+    vram, ram = estimate.number("memory.vram_bytes"), estimate.number("memory.ram_bytes")
+    if vram > 0:
         parts.append(tr("{0} VRAM").format(memory_text(vram)))
-    ram = estimate.number("memory.host_bytes", "memory.ram_bytes", "host_bytes", "state_bytes")
-    if math.isfinite(ram):
+    if ram > 0:
         parts.append(tr("{0} RAM").format(memory_text(ram)))
     seconds = run_seconds(estimate)
     if math.isfinite(seconds):

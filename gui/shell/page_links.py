@@ -49,10 +49,11 @@ class PageLinks(QObject):
             self._estimated()
             self._compared()
             self._show_applied()
+        elif key == "data":
+            self._estimated()
         elif key == "runs":
-            asked = getattr(page, "resume_asked", None)
-            if asked is not None:
-                asked.connect(self._resume_asked)
+            page.resume_asked.connect(self._resume_asked)
+            page.charts_asked.connect(self.show_charts)
 
     @Slot(object)
     def _take_preset(self, preset: Preset) -> None:
@@ -61,6 +62,9 @@ class PageLinks(QObject):
     @Slot()
     def _estimated(self) -> None:
         estimate = self._window.checker.estimate
+        data = self._page("data")
+        if data is not None and (estimate is None or estimate.is_ready):
+            data.show_estimate(estimate)
         page = self._page("schedule")
         if page is None or estimate is None:
             return
@@ -120,7 +124,10 @@ class PageLinks(QObject):
     def show_run(self, folder: Path) -> None:
         """Show the run recorded in ``folder``."""
         self._window.show_page("runs")
-        page = self._page("runs")
-        show = getattr(page, "show_run", None)
-        if callable(show):
-            show(folder)
+        self._page("runs").show_run(folder)
+
+    @Slot(object)
+    def show_charts(self, folder: Path) -> None:
+        """Show the charts of the run recorded in ``folder``."""
+        self._window.show_page("run")
+        self._page("run").show_run(folder)

@@ -71,6 +71,13 @@ class PageStack(QStackedWidget):
         Flash(target)
         return True
 
+    def close_down(self) -> None:
+        """Let pages end what they do in the background; for the end of the window."""
+        for page in self._pages.values():
+            close = getattr(page, "close_down", None)
+            if callable(close):
+                close()
+
     def _target(self, key: str, path: str) -> QWidget | None:
         page = self._pages[key]
         reveal = getattr(self._pages[key], "reveal", None)

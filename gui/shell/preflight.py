@@ -21,7 +21,7 @@ from gui.engine.states import RunState, RunStatus
 from gui.forms.controls import TonedLabel, rule, tool_button
 from gui.forms.setting_row import sentence
 from gui.forms.shapes import shape_of
-from gui.shell.estimate import Estimate, facts
+from gui.shell.estimate import Estimate, facts, memory_sentence
 from gui.words import counted, tr
 
 _WIDTH = 520
@@ -96,6 +96,7 @@ class Preflight(QFrame):
             column.addWidget(self._again(), 0, Qt.AlignmentFlag.AlignLeft)
         elif estimate is not None:
             self._title.setText(self.tr("Ready to train"))
+            self._words(column, memory_sentence(estimate), "text")
             column.addLayout(self._facts(estimate))
             for note in estimate.notes:
                 self._words(column, note, "muted")
@@ -108,6 +109,9 @@ class Preflight(QFrame):
         if old is not None:
             old.deleteLater()
         self._area.setWidget(inner)
+        # The ground of the card shows through.
+        inner.setAutoFillBackground(False)
+        self._area.viewport().setAutoFillBackground(False)
         inner.setFixedWidth(_WIDTH - theme.GAP_4 - theme.GAP_2 - 14)
         self._height = column.heightForWidth(inner.width())
         if self._height < 0:

@@ -65,7 +65,8 @@ def take_screenshots(
         settle(0.05)
     if run_folder is not None:
         window.links.show_run(run_folder)
-        settle()
+        window.links.show_charts(run_folder)
+        settle(1.0)
     written = []
     for number, spec in enumerate(page_specs(), 1):
         window.show_page(spec.key)

@@ -407,6 +407,7 @@ class MainWindow(QMainWindow):
         self.preferences.change(geometry=geometry)
         self.files.close()
         self.checker.stop()
+        self.pages.close_down()
         super().closeEvent(event)
 
     @Slot()

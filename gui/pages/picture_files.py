@@ -1,0 +1,150 @@
+"""Pictures and captions of a folder as the gallery shows them; free of Qt's widgets.
+
+Which pictures are trained, and how, is the engine's word (`aozora check`); this only looks.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PySide6.QtCore import QSize
+from PySide6.QtGui import QImageReader
+
+from aozora.runtime import long_path, write_text_atomic
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
+_CAPTION_SUFFIXES = (".txt", ".caption")
+_MAX_CAPTION_BYTES = 1 << 20
+
+Filter = Literal["all", "no_caption", "small", "broken"]
+
+
+@dataclass(frozen=True)
+class PictureItem:
+    """One file that has the name of a picture.
+
+    Attributes:
+        path: Where it is.
+        folder: Number of its folder in the document.
+        width: Upright width in pixels; 0 when it cannot be read.
+        height: Upright height in pixels.
+        caption: The whole text of its caption file; empty without one.
+        caption_path: Its caption file; None without one.
+    """
+
+    path: Path
+    folder: int
+    width: int
+    height: int
+    caption: str
+    caption_path: Path | None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it cannot be read as a picture."""
+        return not (self.width and self.height)
+
+    @property
+    def has_caption(self) -> bool:
+        """Whether a caption file with text is beside it."""
+        return bool(self.caption.strip())
+
+
+def is_small(item: PictureItem, resolution: int) -> bool:
+    """Return whether the picture has less than the area it is trained at."""
+    return not item.is_broken and item.width * item.height < resolution * resolution
+
+
+def passes(item: PictureItem, wanted: Filter, words: str, resolution: int) -> bool:
+    """Return whether ``item`` is among what the user wants to see."""
+    fits = {
+        "all": True,
+        "no_caption": not item.has_caption,
+        "small": is_small(item, resolution),
+        "broken": item.is_broken,
+    }[wanted]
+    text = f"{item.path.name} {item.caption}".lower()
+    return fits and all(word in text for word in words.lower().split())
+
+
+def list_pictures(
+    folders: Iterable[Path], *, recursive: bool, should_stop: Callable[[], bool]
+) -> Iterator[PictureItem]:
+    """Yield the pictures in ``folders``, folder by folder, in the order of their names."""
+    seen: set[str] = set()
+    for number, folder in enumerate(folders):
+        for here, inner, names in os.walk(folder, followlinks=True):
+            real = os.path.realpath(here)
+            if real in seen:
+                inner.clear()
+                continue
+            seen.add(real)
+            inner[:] = sorted(n for n in inner if not n.startswith(".")) if recursive else []
+            captions = _captions_in(names)
+            for name in sorted(names):
+                if should_stop():
+                    return
+                stem, suffix = os.path.splitext(name)
+                if suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
+                    yield _item(Path(here, name), number, captions.get(stem))
+
+
+def _captions_in(names: Iterable[str]) -> Mapping[str, str]:
+    """Return the caption file of each stem; .txt goes before .caption."""
+    found: dict[str, str] = {}
+    by_suffix = sorted(names, key=lambda name: (os.path.splitext(name)[1].lower() != ".txt", name))
+    for name in by_suffix:
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() in _CAPTION_SUFFIXES:
+            found.setdefault(stem, name)
+    return found
+
+
+def _item(path: Path, folder: int, caption: str | None) -> PictureItem:
+    size = picture_size(path)
+    caption_path = path.with_name(caption) if caption else None
+    text = read_text(caption_path) if caption_path else ""
+    return PictureItem(path, folder, size.width(), size.height(), text, caption_path)
+
+
+def picture_size(path: Path) -> QSize:
+    """Return the upright size from the head of the file, 0 by 0 when there is none to read."""
+    reader = QImageReader(str(path))
+    reader.setAutoTransform(True)
+    size = reader.size()
+    if not size.isValid():
+        return QSize(0, 0)
+    is_turned = bool(reader.transformation().value & 4)
+    return size.transposed() if is_turned else size
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a caption file, whatever its encoding; empty if it cannot be read."""
+    try:
+        with long_path(path).open("rb") as file:
+            data = file.read(_MAX_CAPTION_BYTES)
+    except OSError:
+        return ""
+    for mark, name in ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+        if data.startswith(mark):
+            return data.decode(name, errors="replace").strip()
+    try:
+        return data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace").strip()
+
+
+def write_caption(item: PictureItem, text: str) -> Path:
+    """Write ``text`` to the caption file of ``item``, made beside it if there is none.
+
+    Raises:
+        OSError: if it cannot be written; the old one is untouched then.
+    """
+    target = item.caption_path or item.path.with_suffix(".txt")
+    write_text_atomic(target, text.strip() + "\n", sync=False)
+    return target
