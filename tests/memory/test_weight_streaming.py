@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from aozora.memory.units import group_by_unit, is_transformer_block
 from aozora.memory.weight_streaming import WeightStreamer, forward_order
 from optimizers.backend import ImmediateBackend
-from tests.fakes import HABITS, LazyBackend, LazyQueue
+from tests.fakes import HABITS, LazyBackend
 
 NUM_BLOCKS = 7
 LR = 0.05
@@ -152,12 +152,6 @@ def _assert_equal(found, expected):
     assert not different, different
 
 
-def _add_queue(backend):
-    queue = LazyQueue(backend, "loads", is_eager=False)
-    backend._queues.append(queue)
-    return queue
-
-
 def _watched(backend, streamer):
     if not isinstance(backend, LazyBackend):
         return nullcontext()
@@ -251,8 +245,49 @@ def test_copies_may_be_done_in_any_order_that_events_allow(move_to_host, slots, 
 def test_the_next_forward_may_begin_while_weights_are_updated(move_to_host, slots, has_own_queue):
     for seed in range(6):
         backend = LazyBackend(seed, eager_compute=True)
-        loads = _add_queue(backend) if has_own_queue else None
+        loads = backend.weights_in if has_own_queue else None
         _compare_toy(move_to_host, backend, slots, seed=seed, loads=loads)
+
+
+def test_loads_on_a_queue_of_their_own_keep_away_from_that_of_the_pass(move_to_host):
+    model = _toy()
+    backend = LazyBackend(0, eager_compute=True)
+    backend.copy_in = None
+    streamer = WeightStreamer(
+        model, move_to_host(model, _blocks()), backend, loads=backend.weights_in
+    )
+    expected = _toy()(_input(0))
+    assert torch.equal(model(_input(0)), expected)
+    streamer.close()
+
+
+def test_new_slots_wait_for_what_was_queued_before_them(move_to_host):
+    model = _toy()
+    backend = LazyBackend(0, habit="late")
+    # The allocator may hand out memory that computation still to be done has let go of.
+    before = []
+    backend.compute.run(lambda: before.append("computed"))
+    streamer = WeightStreamer(model, move_to_host(model, _blocks()), backend)
+    streamer.prefetch()
+    streamer._slots[0].loaded.synchronize()
+    assert before == ["computed"]
+
+
+def test_closing_lets_computation_wait_for_loads_that_are_under_way(move_to_host):
+    model = _toy()
+    backend = LazyBackend(0, habit="late")
+    streamer = WeightStreamer(model, move_to_host(model, _blocks()), backend)
+    streamer.prefetch()
+    loads = [slot.loaded for slot in streamer._slots]
+    streamer.close()
+    # What is computed from now on may be given the memory of the slots.
+    backend.compute.record().synchronize()
+    assert all(load.is_done for load in loads)
+
+
+def test_a_recomputation_that_runs_to_its_end_keeps_the_weights(move_to_host):
+    with torch.utils.checkpoint.set_checkpoint_early_stop(False):
+        _compare_toy(move_to_host, LazyBackend(4, eager_compute=True), 2)
 
 
 @pytest.mark.parametrize("slots", [2, 3, NUM_BLOCKS])
@@ -462,6 +497,28 @@ def test_an_aborted_backward_leaves_everything_usable(move_to_host):
         {name: parameter.grad for name, parameter in model.named_parameters()},
         {name: parameter.grad for name, parameter in resident.named_parameters()},
     )
+
+
+def test_a_unit_may_be_invalidated_after_its_forward_was_aborted(move_to_host):
+    model = _toy()
+    units = move_to_host(model, _blocks())
+    streamer = WeightStreamer(model, units, ImmediateBackend(torch.device("cpu")), slots=2)
+
+    def fail(module, args):
+        raise ArithmeticError("on purpose")
+
+    handle = model.blocks[3].up.register_forward_pre_hook(fail)
+    with torch.no_grad(), pytest.raises(ArithmeticError):
+        model(_input(0))
+    handle.remove()
+    for unit in units:
+        unit.weights.mul_(0.5)
+    streamer.invalidate_all()
+    halved = _toy()
+    with torch.no_grad():
+        for parameter in halved.blocks.parameters():
+            parameter.mul_(0.5)
+        assert torch.equal(model(_input(0)), halved(_input(0)))
 
 
 def test_what_cannot_be_streamed_is_refused(move_to_host):
