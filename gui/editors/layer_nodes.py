@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from gui.editors.layer_rules import LayerChoice, Names, count, matches
+from gui.editors.layer_rules import SETS, LayerChoice, Names, count, matches
 
 State = Literal["all", "some", "none"]
 
@@ -167,10 +167,9 @@ def _ticked(choice: LayerChoice, node: LayerNode, root: LayerNode, names: Names)
         if fit.isdisjoint(node.names):
             exclude.append(pattern)
             continue
-        pieces = _cover(fit - node.names, root, pattern, names)
+        pieces = _cover(fit - node.names, root, (pattern,), names)
         if len(pieces) > MOST_PATTERNS:
-            text = f"the pattern {pattern!r} leaves parts of it out"
-            raise ValueError(f"{text}; narrow or remove that pattern first")
+            return _anew(choice, node, root, names, pattern)
         exclude += [piece for piece in pieces if piece not in exclude]
     changed = dataclasses.replace(choice, exclude=tuple(exclude))
     if node.names <= changed.trained(names):
@@ -179,22 +178,61 @@ def _ticked(choice: LayerChoice, node: LayerNode, root: LayerNode, names: Names)
     return dataclasses.replace(changed, include=include)
 
 
-def _cover(wanted: frozenset[str], node: LayerNode, pattern: str, names: Names) -> list[str]:
+def _anew(
+    choice: LayerChoice, node: LayerNode, root: LayerNode, names: Names, culprit: str
+) -> LayerChoice:
+    """Return the shortest choice that trains what ``choice`` does, and ``node``.
+
+    Raises:
+        ValueError: if none is short enough to be read.
+    """
+    wanted = choice.trained(names) | node.names
+    found = []
+    for layers in SETS:
+        base = LayerChoice(layers).trained(names)
+        include = tuple(_pieces(wanted - base, root, names))
+        exclude = tuple(_pieces(base - wanted, root, names))
+        found.append(LayerChoice(layers, (), include, exclude))
+    best = min(found, key=lambda c: len(c.include) + len(c.exclude))
+    if len(best.include) + len(best.exclude) > MOST_PATTERNS:
+        text = f"the pattern {culprit!r} leaves parts of it out"
+        raise ValueError(f"{text}; narrow or remove that pattern first")
+    return best
+
+
+def _pieces(wanted: frozenset[str], root: LayerNode, names: Names) -> list[str]:
+    """Return patterns that together fit exactly ``wanted``, whole kinds first."""
+    pieces = []
+    for _, pattern in KINDS:
+        fit = matches(names, pattern)
+        if fit <= wanted:
+            pieces.append(pattern)
+            wanted -= fit
+    return pieces + _cover(wanted, root, tuple(pattern for _, pattern in KINDS), names)
+
+
+def _cover(
+    wanted: frozenset[str], node: LayerNode, patterns: tuple[str, ...], names: Names
+) -> list[str]:
     """Return patterns that together fit exactly those of ``wanted`` within ``node``.
 
-    Whole blocks are named as such; else ``pattern`` is narrowed to the block, where that fits.
+    Whole blocks are named as such; else one of ``patterns`` is narrowed to the block, where that
+    fits.
     """
     inside = wanted & node.names
     if not inside:
         return []
     if inside == node.names:
         return [node.pattern]
-    narrowed = _narrowed(pattern, node)
-    if matches(names, narrowed) == inside:
-        return [narrowed]
+    for pattern in patterns:
+        # The quick look at sets rules nearly all out before names are compared.
+        if matches(names, pattern) & node.names == inside:
+            narrowed = _narrowed(pattern, node)
+            if matches(names, narrowed) == inside:
+                return [narrowed]
     if not node.children:
         return sorted(inside)
-    return [piece for child in node.children for piece in _cover(wanted, child, pattern, names)]
+    return [piece for child in node.children for piece in _cover(wanted, child, patterns, names)]
 
 
 def _narrowed(pattern: str, node: LayerNode) -> str:

@@ -69,7 +69,7 @@ def fits(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def matches(names: Names, pattern: str) -> frozenset[str]:
     """Return those of ``names`` that ``pattern`` fits."""
     return frozenset(name for name in names if fits(name, pattern))

@@ -80,6 +80,7 @@ class LrChart(QWidget):
         self._gesture: Gesture | None = None
         self._shown: Shown | None = None
         self._press: QPointF | None = None
+        self._dropped: int | None = None
         self._title = ""
         self._keys = LrKeys(self)
         self._menu = LrMenu(self)
@@ -248,6 +249,7 @@ class LrChart(QWidget):
         self.setFocus(Qt.FocusReason.MouseFocusReason)
         place, keys = event.position(), _modifiers(event)
         self._press = place
+        self._dropped = None
         self._title = self.tr("move point")
         index = self._point_at(place)
         if index is not None:
@@ -265,9 +267,8 @@ class LrChart(QWidget):
 
     def _press_handle(self, index: int, place: QPointF, keys: Modifiers) -> None:
         if keys.shift and not keys.ctrl:
-            if index in self._chosen:
-                self.choose(set(self._chosen) - {index})
-                return
+            # A chosen point is dropped on release, unless Shift was held to drag it straight.
+            self._dropped = index if index in self._chosen else None
             self.choose({*self._chosen, index})
         elif index not in self._chosen:
             self.choose((index,))
@@ -337,7 +338,10 @@ class LrChart(QWidget):
         gesture, shown = self._gesture, self._shown
         was_click = self._press is not None
         self._forget_gesture()
-        if isinstance(gesture, RubberBand):
+        dropped, self._dropped = self._dropped, None
+        if isinstance(gesture, PointDrag) and was_click and dropped is not None:
+            self.choose(set(self._chosen) - {dropped})
+        elif isinstance(gesture, RubberBand):
             self.choose(gesture.before if was_click or shown is None else shown.chosen)
         elif shown is not None:
             title = self.tr("remove point") if shown.removing else self._title

@@ -91,7 +91,12 @@ class Page(FormPage):
             text = str(error)
             self._say(f"{text[:1].upper()}{text[1:]}.", is_fault=True)
             return
-        changes = {_INCLUDE: list(changed.include), _EXCLUDE: list(changed.exclude)}
+        changes = {
+            _LAYERS: changed.layers,
+            _BLOCKS: list(changed.blocks),
+            _INCLUDE: list(changed.include),
+            _EXCLUDE: list(changed.exclude),
+        }
         verb = tr("train {}") if on else tr("do not train {}")
         self.document.set_values(changes, verb.format(node.key or node.label.lower()))
 
