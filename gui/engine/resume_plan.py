@@ -1,0 +1,131 @@
+"""What going on from a state would mean: pure functions over plain settings."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aozora.config.codec import decode_config
+from aozora.errors import ConfigError
+from gui.settings_tree import changed_paths, effective, value_at, with_value
+
+# As in the engine, which refuses a resume that differs in one of these; a test compares the lists.
+MUST_MATCH = (
+    "training.seed",
+    "training.batch_size",
+    "training.accumulation_steps",
+    "training.precision",
+    "captions.tokens",
+    "validation.pictures",
+    "targets",
+    "optimizer.kind",
+    "optimizer.moments",
+    "memory.sum_format",
+    "memory.clip_by_last_norm",
+)
+# The engine compares the content of these, wherever it lies.
+BY_CONTENT = ("model.base", "model.vae", "model.text_encoders", "data.folders", "schema")
+_OWN_PLACES = ("model.base", "model.vae", "cache.folder", "output.folder")
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ResumePlan:
+    """What differs, and how the learning rate goes on.
+
+    Attributes:
+        forbidden: Paths of settings that differ and must not.
+        allowed: Paths of settings that differ and may.
+        rate_before: Rate of the last step in the state; NaN when unknown.
+        rate_after: Rate of the first step after it; NaN when unknown.
+        ends_before: Whether the run would have no step left.
+    """
+
+    forbidden: tuple[str, ...]
+    allowed: tuple[str, ...]
+    rate_before: float
+    rate_after: float
+    ends_before: bool
+
+    @property
+    def jump(self) -> float:
+        """By what factor the rate changes at the resume."""
+        return self.rate_after / self.rate_before if self.rate_before > 0 else float("nan")
+
+
+def _leaves(paths: Iterable[str]) -> list[str]:
+    """Return ``paths`` without those that only stand above others, sorted."""
+    known = sorted(paths)
+    return [path for path in known if not any(o.startswith(path + ".") for o in known)]
+
+
+def _is_under(path: str, roots: tuple[str, ...]) -> bool:
+    return any(path == root or path.startswith(root + ".") for root in roots)
+
+
+def without_schema(settings: Settings) -> dict[str, Any]:
+    """Return ``settings`` without their version."""
+    return {key: copy.deepcopy(value) for key, value in settings.items() if key != "schema"}
+
+
+def plan_resume(stored: Settings, wanted: Settings, step: int) -> ResumePlan:
+    """Return what it would mean to go on at ``step`` of a run of ``stored`` with ``wanted``."""
+    before, after = without_schema(stored), without_schema(wanted)
+    changed = _leaves(
+        path for path in changed_paths(before, after) if not _is_under(path, BY_CONTENT)
+    )
+    forbidden = tuple(path for path in changed if _is_under(path, MUST_MATCH))
+    old_total, new_total = _steps(before), _steps(after)
+    return ResumePlan(
+        forbidden=forbidden,
+        allowed=tuple(path for path in changed if path not in forbidden),
+        rate_before=_rate(before, step - 1, old_total),
+        rate_after=_rate(after, step, new_total),
+        ends_before=0 < new_total <= step,
+    )
+
+
+def _steps(settings: Settings) -> int:
+    """Return the length of a run in steps; 0 when it is given in epochs."""
+    values = effective(settings)
+    return 0 if value_at(values, "training.epochs") else int(value_at(values, "training.steps"))
+
+
+def _rate(settings: Settings, step: int, total: int) -> float:
+    if not 0 <= step < total:
+        return float("nan")
+    try:
+        schedule = decode_config(dict(settings)).schedule.learning_rate
+    except ConfigError:
+        return float("nan")
+    return schedule.at_step(step, total)
+
+
+def moved_places(stored: Settings, document: Settings) -> dict[str, Any]:
+    """Return what the document has in the place of files and folders that are gone."""
+    old, new = effective(without_schema(stored)), effective(without_schema(document))
+    moved: dict[str, Any] = {}
+    for path in _OWN_PLACES:
+        name, other = str(value_at(old, path)), str(value_at(new, path))
+        if name and name != other and other and not Path(name).exists():
+            moved[path] = other
+    folders = value_at(old, "data.folders")
+    is_gone = any(not Path(str(folder.get("path", ""))).is_dir() for folder in folders)
+    if is_gone and value_at(new, "data.folders"):
+        moved["data.folders"] = value_at(new, "data.folders")
+    return moved
+
+
+def resumed_settings(stored: Settings, document: Settings, *, steps: int | None) -> dict[str, Any]:
+    """Return the settings of the state, with its places moved and, if given, another length."""
+    settings: dict[str, Any] = without_schema(stored)
+    changes = moved_places(stored, document)
+    if steps is not None:
+        changes |= {"training.steps": steps, "training.epochs": 0.0}
+    for path, value in changes.items():
+        settings = with_value(settings, path, copy.deepcopy(value))
+    return settings
