@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -167,7 +168,7 @@ def _ticked(choice: LayerChoice, node: LayerNode, root: LayerNode, names: Names)
         if fit.isdisjoint(node.names):
             exclude.append(pattern)
             continue
-        pieces = _cover(fit - node.names, root, (pattern,), names)
+        pieces = _few(_cover(fit - node.names, root, (pattern,), names))
         if len(pieces) > MOST_PATTERNS:
             return _anew(choice, node, root, names, pattern)
         exclude += [piece for piece in pieces if piece not in exclude]
@@ -208,31 +209,40 @@ def _pieces(wanted: frozenset[str], root: LayerNode, names: Names) -> list[str]:
         if fit <= wanted:
             pieces.append(pattern)
             wanted -= fit
-    return pieces + _cover(wanted, root, tuple(pattern for _, pattern in KINDS), names)
+    kinds = tuple(pattern for _, pattern in KINDS)
+    return pieces + _few(_cover(wanted, root, kinds, names))
+
+
+def _few(pieces: Iterator[str]) -> list[str]:
+    """Return ``pieces``, or as many as show that there are too many."""
+    return list(itertools.islice(pieces, MOST_PATTERNS + 1))
 
 
 def _cover(
     wanted: frozenset[str], node: LayerNode, patterns: tuple[str, ...], names: Names
-) -> list[str]:
-    """Return patterns that together fit exactly those of ``wanted`` within ``node``.
+) -> Iterator[str]:
+    """Yield patterns that together fit exactly those of ``wanted`` within ``node``.
 
     Whole blocks are named as such; else one of ``patterns`` is narrowed to the block, where that
     fits.
     """
     inside = wanted & node.names
     if not inside:
-        return []
+        return
     if inside == node.names:
-        return [node.pattern]
+        yield node.pattern
+        return
     for pattern in patterns:
         # The quick look at sets rules nearly all out before names are compared.
         if matches(names, pattern) & node.names == inside:
             narrowed = _narrowed(pattern, node)
             if matches(names, narrowed) == inside:
-                return [narrowed]
+                yield narrowed
+                return
     if not node.children:
-        return sorted(inside)
-    return [piece for child in node.children for piece in _cover(wanted, child, patterns, names)]
+        yield from sorted(inside)
+    for child in node.children:
+        yield from _cover(wanted, child, patterns, names)
 
 
 def _narrowed(pattern: str, node: LayerNode) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from aozora.config.checks import ticket_pool
@@ -72,8 +73,8 @@ class TicketView:
         config = dataclasses.replace(self.config, timesteps=section)
         return dataclasses.replace(self, config=config, weights=tuple(weights))
 
-    def pool(self) -> TicketPool | None:
-        """Return the pool the trainer makes of it; None when it cannot make one."""
+    @cached_property
+    def _drawn_from(self) -> TicketPool | None:
         try:
             pool = ticket_pool(self.config)
             pool.shares()
@@ -81,15 +82,36 @@ class TicketView:
             return None
         return pool
 
+    @cached_property
+    def _counts(self) -> tuple[int, ...]:
+        pool = self._drawn_from
+        return pool.counts(self.total) if pool is not None else (0,) * self.bins
+
+    @cached_property
+    def _shares(self) -> tuple[float, ...]:
+        pool = self._drawn_from
+        return tuple(map(float, pool.shares())) if pool is not None else (0.0,) * self.bins
+
+    @cached_property
+    def _shifted(self) -> tuple[float, ...] | None:
+        prediction, pool = self.config.objective.prediction, self._drawn_from
+        if not isinstance(prediction, Flow) or pool is None:
+            return None
+        side = self.config.buckets.resolution
+        shift = prediction.shift_for(side, side)
+        return shifted_density(pool, {shift: 1.0}) if not math.isclose(shift, 1.0) else None
+
+    def pool(self) -> TicketPool | None:
+        """Return the pool the trainer makes of it; None when it cannot make one."""
+        return self._drawn_from
+
     def counts(self) -> tuple[int, ...]:
         """Return how many tickets each bar gets, all 0 when there is no pool."""
-        pool = self.pool()
-        return pool.counts(self.total) if pool is not None else (0,) * self.bins
+        return self._counts
 
     def shares(self) -> tuple[float, ...]:
         """Return the share of each bar in all tickets."""
-        pool = self.pool()
-        return tuple(map(float, pool.shares())) if pool is not None else (0.0,) * self.bins
+        return self._shares
 
     def bar_range(self, index: int) -> tuple[int, int]:
         """Return the first and last timestep of bar ``index``."""
@@ -106,12 +128,7 @@ class TicketView:
 
         None when nothing is shifted. Pictures are taken as squares of the training resolution.
         """
-        prediction, pool = self.config.objective.prediction, self.pool()
-        if not isinstance(prediction, Flow) or pool is None:
-            return None
-        side = self.config.buckets.resolution
-        shift = prediction.shift_for(side, side)
-        return shifted_density(pool, {shift: 1.0}) if not math.isclose(shift, 1.0) else None
+        return self._shifted
 
 
 def drawn_weights(config: TrainConfig) -> tuple[float, ...]:
