@@ -10,6 +10,8 @@ from optimizers.engine import Engine
 from optimizers.host_memory import HostMemory
 from optimizers.ring import aligned
 
+_PAGE = 4096  # slabs are whole pages
+
 
 @dataclass(frozen=True, eq=False)
 class SpareBlock:
@@ -46,9 +48,10 @@ class SpareMemory:
         if self._host is not None or not sizes:
             return []
         engine = self._engine
-        self._host = HostMemory(engine.device, self._budget if engine.placement.pin_bytes else 0)
         size = aligned(max(sizes))
         count = min(self._budget // size, len(sizes))
+        may_pin = engine.placement.pin_bytes > 0
+        self._host = HostMemory(engine.device, self._budget + _PAGE if may_pin else 0)
         if count == 0:
             return []
         whole = self._host.allocate(size * count)

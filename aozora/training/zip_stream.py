@@ -82,7 +82,9 @@ class ZipStream:
         lengths = (len(entry.name), len(extra))
         head = _LOCAL.pack(b"PK\x03\x04", _VERSION, 0, 0, *times, *sizes, *lengths)
         self._write(head + entry.name + extra)
-        self._write(data)
+        self._file.write(data)
+        self._crc32 = join_crc32(self._crc32, entry.crc32, len(data))
+        self._position += len(data)
         self._entries.append(entry)
 
     def finish(self) -> FileSum:
@@ -116,7 +118,7 @@ class ZipStream:
         )
         self._write(_LOCATOR.pack(b"PK\x06\x07", 0, where, 1))
 
-    def _write(self, data: bytes | memoryview) -> None:
+    def _write(self, data: bytes) -> None:
         self._file.write(data)
         self._crc32 = zlib.crc32(data, self._crc32)
         self._position += len(data)
@@ -139,3 +141,44 @@ def _central(entry: _Entry) -> bytes:
 def _narrow(value: int, zip64_from: int, mark: int) -> int:
     """Return ``value``, or the mark that says it stands in the wide field."""
     return mark if value >= zip64_from else value
+
+
+def join_crc32(first: int, second: int, num_bytes: int) -> int:
+    """Return the checksum of two runs of bytes, from that of each and the length of the second.
+
+    A checksum is what is left of a polynomial over GF(2) modulo P; the first run is in front of the
+    second, so its polynomial counts times x^(8 ``num_bytes``).
+    """
+    factor, power = _ONE, 3  # x^(2^3) for each byte
+    while num_bytes:
+        if num_bytes & 1:
+            factor = _times(_POWERS[power], factor)
+        num_bytes, power = num_bytes >> 1, power + 1
+    return _times(factor, first) ^ second
+
+
+_POLYNOMIAL = 0xEDB88320  # P without x^32; the highest bit is the coefficient of x^0
+_ONE, _X = 1 << 31, 1 << 30
+
+
+def _times(a: int, b: int) -> int:
+    """Return the product of two polynomials modulo P."""
+    product, bit = 0, _ONE
+    while a:
+        if a & bit:
+            product ^= b
+            a ^= bit
+        bit >>= 1
+        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
+    return product
+
+
+def _powers() -> list[int]:
+    """Return x^(2^n) modulo P for every n that a length can have."""
+    powers = [_X]
+    for _ in range(66):
+        powers.append(_times(powers[-1], powers[-1]))
+    return powers
+
+
+_POWERS = _powers()

@@ -108,6 +108,13 @@ def test_the_archive_is_whole_and_its_checksum_known(tmp_path, sizes):
         assert len(archive.namelist()) == len(tensors()) + 3
 
 
+@pytest.mark.parametrize("split", [0, 1, 7, 1000, 99_999, 100_000])
+def test_checksums_are_joined_without_the_bytes(split):
+    data = torch.arange(100_000).to(torch.uint8).numpy().tobytes()
+    parts = zlib.crc32(data[:split]), zlib.crc32(data[split:])
+    assert zip_stream.join_crc32(*parts, len(data) - split) == zlib.crc32(data)
+
+
 def test_the_same_state_is_the_same_bytes_wherever_it_is(tmp_path):
     write(tmp_path / "one.pt", {"weights": tensors()})
     write(tmp_path / "two.pt", {"weights": tensors()})
