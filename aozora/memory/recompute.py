@@ -4,7 +4,8 @@ diffusers hands each transformer block and almost each resnet to a function of o
 out is wrapped here: the first resnet of the middle block, the upsamplers, and the norm and
 projection before the transformer blocks. torch's checkpoint stops as soon as it has what backward
 asks for, so the last matrix product or convolution of a checkpoint is not repeated; in the last two
-kinds there is only one, so that checkpointing them costs next to nothing.
+kinds there is only one, so that checkpointing them costs next to nothing. Downsamplers keep nothing
+but their input in any case.
 """
 
 from __future__ import annotations

@@ -85,9 +85,9 @@ class WeightStreamer:
             wait for. It may keep the host waiting until that event exists.
         is_issued: Whether ``ready`` would return at once. Units for which it would not are never
             fetched ahead, only when they are called. If None, ``ready`` never keeps anyone waiting.
-        loads: The queue of the copies; ``copy_in`` if None. On a queue of their own they need not
-            come after all the copies of an optimizer pass that is under way, but then whoever
-            writes host weights must wait for `last_read`.
+        loads: The queue of the copies; ``copy_in`` if None. On ``weights_in`` they need not come
+            after all the copies of an optimizer pass that is under way, but then whoever writes
+            host weights must wait for `last_read`.
 
     Raises:
         ValueError: if ``units`` or ``slots`` cannot be streamed.

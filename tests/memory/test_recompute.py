@@ -278,3 +278,16 @@ def test_marks_outside_of_a_watched_part_do_nothing():
     saved.mark(doubled, lambda _: pytest.fail("made again"), x)
     doubled.sin().sum().backward()
     assert torch.equal(x.grad, 2 * torch.cos(2 * x.detach()))
+
+
+def test_a_saved_view_of_a_marked_tensor_is_made_again_as_that_view():
+    saved = SavedAgain()
+    x = torch.randn(4, 5, requires_grad=True)
+    with saved.watching():
+        doubled = 2 * x
+        saved.mark(doubled, lambda source: 2 * source, x)
+        part = doubled[1:, 2:].t().sin()
+    part.sum().backward()
+    expected = torch.zeros(4, 5)
+    expected[1:, 2:] = 2 * torch.cos(2 * x.detach()[1:, 2:])
+    assert torch.equal(x.grad, expected)
