@@ -5,8 +5,8 @@ emptied at most about ten times a second, so that any stream of events costs the
 
 The pages that show it are built as ``Page(document, host, parent)``: `gui.pages.run.RunPage`,
 `gui.pages.samples.SamplesPage`, `gui.pages.runs.RunsPage`, `gui.pages.console.ConsolePage`. They
-import pyqtgraph when first shown, not before. `RunsPage` has the signals ``charts_asked(Path)`` (show
-the Run page and call its ``show_run``) and ``resume_asked(str)`` (for
+import pyqtgraph when first shown, not before. `RunsPage` has the signals ``charts_asked(Path)``
+(show the Run page and call its ``show_run``) and ``resume_asked(str)`` (for
 `gui.engine.resume_wizard.resume_with_wizard(document, host, state, parent)`).
 `gui.engine.desktop.DesktopLink(host, window)` keeps the computer awake, shows progress in the
 taskbar and notifies at the end.
