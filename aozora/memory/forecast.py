@@ -255,6 +255,10 @@ class Forecaster:
             "unused ends of slabs": sum(slabs) - sum(used.values()),
             "changes during saves": choice.for_saves,
         }
+        if self._machine.has_card:
+            # Trained weights are read into main memory first, before sums and states are there.
+            loading = self.sizes.trained * self.sizes.itemsize + known.process_bytes
+            parts["loading the model"] = max(0, loading - sum(parts.values()))
         return tuple((name, size) for name, size in parts.items() if size)
 
     def _pinned(self, choice: Choice, slabs: tuple[int, ...]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -109,6 +110,13 @@ def test_spare_memory_is_spent_on_activations_then_gradients_then_states(facts):
     tight = plan_memory(config, facts, computer(7.4, 256))
     assert tight.gradients == "host"
     assert tight.recompute_budget_bytes < 0.2 * roomy.recompute_budget_bytes
+
+
+def test_main_memory_must_hold_the_weights_while_they_are_read(facts):
+    config = configured("memory.gradients=device", "memory.states=device")
+    plan = plan_memory(config, facts, computer(141, 64))
+    assert plan.predicted.ram > 2 * sum(map(math.prod, facts.shapes.values()))
+    assert plan.predicted.ram < 9 * GIB
 
 
 def test_states_move_to_the_card_when_main_memory_is_short(facts):
