@@ -80,13 +80,13 @@ def _screenshots(options: argparse.Namespace) -> int:
         os.environ["XDG_CONFIG_HOME"] = folder
         preferences = PreferenceKeeper(Path(folder, "window.json"))
         app = make_application(preferences, [])
+        preferences.change(theme=options.theme)
         window = MainWindow(preferences)
         for path in options.paths:
             window.take(path)
         written = take_screenshots(
             window,
             options.screenshots,
-            theme_name=options.theme,
             width=options.width,
             height=options.height,
             run_folder=options.run,

@@ -17,6 +17,7 @@ from PySide6.QtGui import (
     QDropEvent,
     QFocusEvent,
     QKeyEvent,
+    QKeySequence,
     QPainter,
     QPaintEvent,
 )
@@ -68,6 +69,19 @@ class LineField(QLineEdit):
             ValueError: saying what is wrong with it.
         """
         return text
+
+    def keeps_undo(self) -> bool:
+        """Return whether undo is for what is being typed here, not for the document."""
+        return self.text() != self.text_of(self._shown)
+
+    def event(self, event: QEvent) -> bool:
+        """Leave undo and redo to the window unless something is being typed."""
+        if event.type() == QEvent.Type.ShortcutOverride and isinstance(event, QKeyEvent):
+            undo, redo = QKeySequence.StandardKey.Undo, QKeySequence.StandardKey.Redo
+            if (event.matches(undo) or event.matches(redo)) and not self.keeps_undo():
+                event.ignore()
+                return False
+        return super().event(event)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Handle a key."""
@@ -337,13 +351,6 @@ class LinesField(QPlainTextEdit):
             self._commit()
             return
         super().keyPressEvent(event)
-
-    def event(self, event: QEvent) -> bool:
-        """Handle any event."""
-        # The window's undo is for the document; while text is being typed it is for the text.
-        if event.type() == QEvent.Type.ShortcutOverride and isinstance(event, QKeyEvent):
-            event.accept()
-        return super().event(event)
 
     def _commit(self) -> None:
         texts = [line.strip() for line in self.toPlainText().splitlines() if line.strip()]

@@ -119,7 +119,11 @@ class PageLinks(QObject):
 
     def resume_from(self, state: Path) -> None:
         """Show what resuming from ``state`` would mean, and do it if the user wants."""
-        self._window.desk.resume(state)
+        from gui.engine.resume_wizard import resume_with_wizard
+
+        window = self._window
+        if not window.host.status.is_active:
+            resume_with_wizard(window.document, window.host, state, window)
 
     def show_run(self, folder: Path) -> None:
         """Show the run recorded in ``folder``."""

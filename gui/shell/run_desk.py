@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal, Slot
 
 from aozora.errors import Problem
 from gui.document import Document
+from gui.engine.bodies import DemoJob, Job
 from gui.engine.host import EngineHost
 from gui.engine.states import RunStatus
 from gui.preferences import PreferenceKeeper, Preferences
@@ -48,6 +50,7 @@ class RunDesk(QObject):
         document.problems_changed.connect(self._tell)
         checker.changed.connect(self._tell)
         host.status_changed.connect(self._follow)
+        host.started.connect(self._started)
         host.ended.connect(self._ended)
         preferences.changed.connect(self._take_preferences)
         self._take_preferences(preferences.now)
@@ -69,20 +72,27 @@ class RunDesk(QObject):
         """Go on from the newest state in the document's output folder."""
         self._start("last")
 
-    def resume(self, state: Path) -> None:
-        """Go on from the state file ``state``."""
-        self._start(str(state))
-
+    @Slot(object)
     def start_demo(self, folder: Path) -> None:
         """Run the demo in ``folder``."""
-        if self._host.start_demo(str(folder)):
-            self.page_asked.emit("run")
+        if not self._host.start_demo(str(folder)):
+            text = tr("A run is going on. Stop it first.")
+            self._dialogs.tell(tr("The trial cannot start now"), text)
 
     def _start(self, resume: str) -> None:
-        if self._host.start(self._document.config(), resume=resume):
-            folder = str(Path(self._document.value("output.folder")).absolute())
-            self._preferences.take(self._preferences.now.with_runs_in(folder))
-            self.page_asked.emit("run")
+        self._host.start(self._document.config(), resume=resume)
+
+    @Slot(object)
+    def _started(self, job: Job) -> None:
+        if isinstance(job, DemoJob):
+            folder = Path(job.folder, "output")
+        else:
+            output = job.config.get("output", {})
+            name = output.get("folder") if isinstance(output, Mapping) else None
+            folder = Path(str(name or self._document.default("output.folder")))
+        preferences = self._preferences
+        preferences.take(preferences.now.with_runs_in(str(folder.absolute())))
+        self.page_asked.emit("run")
 
     @Slot()
     def stop(self) -> None:

@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 
 from PySide6.QtCore import QCoreApplication, QEventLoop
-from PySide6.QtWidgets import QApplication, QWidget
+from PySide6.QtWidgets import QWidget
 
-from gui import theme
 from gui.shell.page_list import page_specs
 from gui.shell.window import MainWindow
 
@@ -38,7 +37,6 @@ def take_screenshots(
     window: MainWindow,
     folder: Path,
     *,
-    theme_name: theme.ThemeName,
     width: int,
     height: int,
     run_folder: Path | None,
@@ -48,14 +46,10 @@ def take_screenshots(
     Args:
         window: The window; it is shown.
         folder: Where the pictures go.
-        theme_name: The theme to show.
         width: Width of the window, in pixels before scaling.
         height: Height of it.
         run_folder: A recorded run the Run page shows.
     """
-    app = QApplication.instance()
-    assert isinstance(app, QApplication)
-    theme.apply(app, theme_name)
     window.resize(width, height)
     window.show()
     settle()
@@ -89,3 +83,4 @@ def _wait_for_facts(window: MainWindow, key: str) -> None:
     end = time.monotonic() + _ANSWER_SECONDS
     while getattr(page, "is_busy", False) and time.monotonic() < end:
         settle(0.05)
+    settle()
