@@ -291,3 +291,11 @@ def test_a_saved_view_of_a_marked_tensor_is_made_again_as_that_view():
     expected = torch.zeros(4, 5)
     expected[1:, 2:] = 2 * torch.cos(2 * x.detach()[1:, 2:])
     assert torch.equal(x.grad, expected)
+
+
+def test_a_part_is_not_stored_in_full_where_less_did_not_fit(full_unet):
+    blocks = [part for part in parts_of(full_unet) if part.kind == "transformer block"][-1:]
+    costs = [cost_of(blocks[0], level, SHAPE).kept_bytes for level in ("pointwise", "store")]
+    assert costs[1] - costs[0] < costs[0]
+    assert plan_recompute(blocks, SHAPE, costs[1] - costs[0]) == RecomputePlan()
+    assert [*plan_recompute(blocks, SHAPE, costs[0]).levels.values()] == ["pointwise"]
