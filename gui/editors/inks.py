@@ -38,11 +38,13 @@ def inks() -> Inks:
     """Return the colours of the theme that holds now."""
     base, border = colour("base"), colour("border")
     series = tokens().series
+    # Where lines are as bright as text, a grid of them would drown the curve.
+    strength = 0.4 if tokens().name == "contrast" else 1.0
     return Inks(
         base=base,
         raised=colour("raised"),
-        faint=mixed(base, border, 0.35),
-        grid=mixed(base, border, 0.85),
+        faint=mixed(base, border, 0.35 * strength),
+        grid=mixed(base, border, 0.85 * strength),
         border=border,
         text=colour("text"),
         muted=colour("muted"),

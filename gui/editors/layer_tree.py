@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from PySide6.QtCore import (
     QModelIndex,
     QPersistentModelIndex,
+    QPointF,
     QRectF,
     QSize,
     Qt,
     Signal,
 )
-from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtGui import QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -27,6 +28,7 @@ from gui.editors.inks import faded, inks
 from gui.editors.layer_model import LAYER, SHARE_ROLE, TRAINED, LayerModel
 from gui.editors.layer_nodes import LayerNode
 from gui.editors.unet_shapes import Shapes
+from gui.theme import colour
 
 _Index = QModelIndex | QPersistentModelIndex
 _ROW = 28
@@ -61,11 +63,45 @@ class _ShareDelegate(QStyledItemDelegate):
         return QSize(super().sizeHint(option, index).width() + _BAR + 16, _ROW)
 
 
-class _RowDelegate(QStyledItemDelegate):
-    """Gives rows their height."""
+class _BoxDelegate(QStyledItemDelegate):
+    """Paints boxes in the theme's colours; the style's own are hard to see on a dark ground."""
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: _Index) -> None:
+        super().paint(painter, option, index)
+        whole = QStyleOptionViewItem(option)
+        self.initStyleOption(whole, index)
+        widget = whole.widget
+        part = QStyle.SubElement.SE_ItemViewItemCheckIndicator
+        rect = QRectF(widget.style().subElementRect(part, whole, widget))
+        state = Qt.CheckState(index.data(Qt.ItemDataRole.CheckStateRole))
+        paint_box(painter, rect, state)
 
     def sizeHint(self, option: QStyleOptionViewItem, index: _Index) -> QSize:
         return QSize(super().sizeHint(option, index).width(), _ROW)
+
+
+def paint_box(painter: QPainter, rect: QRectF, state: Qt.CheckState) -> None:
+    """Paint a ticked, half ticked or empty box into the middle of ``rect``."""
+    box = QRectF(0, 0, 14, 14)
+    box.moveCenter(rect.center())
+    is_empty = state == Qt.CheckState.Unchecked
+    painter.save()
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    # Over whatever the style has painted there.
+    painter.fillRect(rect.adjusted(-1, -1, 1, 1), colour("base"))
+    painter.setPen(QPen(colour("control" if is_empty else "accent"), 1.2))
+    painter.setBrush(colour("base" if is_empty else "accent"))
+    painter.drawRoundedRect(box.adjusted(0.5, 0.5, -0.5, -0.5), 3, 3)
+    mark = QPen(colour("on_accent"), 2)
+    mark.setCapStyle(Qt.PenCapStyle.RoundCap)
+    painter.setPen(mark)
+    left, top = box.left(), box.top()
+    if state == Qt.CheckState.Checked:
+        corners = ((3.6, 7.2), (6.0, 9.8), (10.4, 4.4))
+        painter.drawPolyline([QPointF(left + x, top + y) for x, y in corners])
+    elif state == Qt.CheckState.PartiallyChecked:
+        painter.drawLine(QPointF(left + 4, top + 7), QPointF(left + 10, top + 7))
+    painter.restore()
 
 
 class LayerTree(QTreeView):
@@ -94,7 +130,7 @@ class LayerTree(QTreeView):
         self.layers = LayerModel(shapes, tops, self)
         self.setModel(self.layers)
         self.setItemDelegateForColumn(TRAINED, _ShareDelegate(self))
-        self.setItemDelegateForColumn(LAYER, _RowDelegate(self))
+        self.setItemDelegateForColumn(LAYER, _BoxDelegate(self))
         self.setUniformRowHeights(True)
         self.setAlternatingRowColors(True)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)

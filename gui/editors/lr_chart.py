@@ -458,7 +458,7 @@ class LrChart(QWidget):
 
     def sizeHint(self) -> QSize:
         """Return a size that shows a curve well."""
-        return QSize(880, 360)
+        return QSize(880, 310)
 
     def scene(self) -> LrScene:
         """Return what is painted now."""

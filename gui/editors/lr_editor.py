@@ -158,6 +158,8 @@ class LrEditor(QWidget):
         self.chart.kept.connect(self.ask_name)
         self.chart.restored.connect(self._restore)
         self.table.chosen.connect(self.chart.choose)
+        self.table.inserted.connect(self._add)
+        self.table.removed.connect(self._remove)
         self.table.points.edited.connect(self._edited)
         self.table.points.refused.connect(self.say_fault)
         self.strip.previewed.connect(self._shape_previewed)
@@ -281,7 +283,7 @@ class LrEditor(QWidget):
 
     def _hint(self) -> str:
         return self.tr(
-            "Drag a point, click the line to add one, drag across an empty place to choose several."
+            "Click the line to add a point, drag it off to remove it."
             " Alt: no snapping. Shift: one direction. Ctrl+drag: the whole curve."
         )
 

@@ -60,7 +60,7 @@ def _paint_ground(painter: QPainter, scene: LrScene, inks: Inks) -> None:
     # The axis is broken here: below the line is 0 itself, not the next decade.
     painter.setPen(QPen(inks.border, 1, Qt.PenStyle.DotLine))
     _horizontal(painter, scene, axes.lane_top)
-    painter.setPen(QPen(inks.border, 1))
+    painter.setPen(QPen(inks.accent, 2) if scene.focused else QPen(inks.border, 1))
     painter.setBrush(Qt.BrushStyle.NoBrush)
     painter.drawRect(_plot(scene))
     painter.setRenderHint(QPainter.RenderHint.Antialiasing, True)

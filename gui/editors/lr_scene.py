@@ -53,9 +53,10 @@ def place_labels(run: Run, units: Units, width: float) -> list[tuple[float, str]
     """Return the places on the horizontal axis that have a label, and the labels."""
     most = max(int(width // 90), 1)
     if units == "steps" and run.steps > 1:
-        step = max(nice_step(run.steps, most), 1.0)
-        numbers = [number * step for number in range(int(run.steps / step) + 1)]
-        return [(run.x_of(n), format_count(n)) for n in numbers if n <= run.steps - 1]
+        every = max(round(nice_step(run.steps, most)), 1)
+        # Steps are counted from 1, here as everywhere users read them.
+        counted = [1, *range(every if every > 1 else 2, run.steps + 1, every)]
+        return [(run.x_of(n - 1), format_count(n)) for n in counted]
     if units == "epochs" and run.steps > 1 and run.steps_per_epoch > 0.0:
         epochs = run.steps / run.steps_per_epoch
         step = nice_step(epochs, most)

@@ -14,6 +14,7 @@ from PySide6.QtCore import (
     Qt,
     Signal,
 )
+from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -115,7 +116,7 @@ class LrTableModel(QAbstractTableModel):
         if column == SHAPE:
             return point.shape if for_edit else ("" if is_last else shape_label(point.shape))
         remark = self._remarks.get(row, "")
-        return f"\u26a0 {remark}" if remark else ""
+        return f"\u26a0 {remark[:1].upper()}{remark[1:]}" if remark else ""
 
     def flags(self, index: _Index) -> Qt.ItemFlag:
         """Return what can be done with a cell: ends keep their place, the trained part its all."""
@@ -204,9 +205,13 @@ class LrTable(QTableView):
 
     Signals:
         chosen: The rows chosen by the user, a tuple of int.
+        inserted: Another point is wanted.
+        removed: The chosen points are to go.
     """
 
     chosen = Signal(object)
+    inserted = Signal()
+    removed = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -221,13 +226,15 @@ class LrTable(QTableView):
             | QAbstractItemView.EditTrigger.AnyKeyPressed
         )
         self.setShowGrid(False)
+        self.setWordWrap(False)
         self.setAlternatingRowColors(True)
         self.setAccessibleName(self.tr("Points of the learning-rate curve"))
         self.setTabKeyNavigation(False)
         header = self.horizontalHeader()
         header.setHighlightSections(False)
-        for column, width in ((NUMBER, 44), (STEP, 90), (SHARE, 94), (RATE, 124), (SHAPE, 110)):
+        for column, width in ((NUMBER, 38), (STEP, 78), (SHARE, 86), (RATE, 112), (SHAPE, 84)):
             self.setColumnWidth(column, width)
+        header.setMinimumSectionSize(36)
         header.setSectionResizeMode(REMARK, QHeaderView.ResizeMode.Stretch)
         rows = self.verticalHeader()
         rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
@@ -261,6 +268,15 @@ class LrTable(QTableView):
     def chosen_rows(self) -> tuple[int, ...]:
         """Return the chosen rows."""
         return tuple(sorted({index.row() for index in self.selectionModel().selectedIndexes()}))
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Add and remove points with the keys of the chart."""
+        if event.key() == Qt.Key.Key_Insert:
+            self.inserted.emit()
+        elif event.key() == Qt.Key.Key_Delete:
+            self.removed.emit()
+        else:
+            super().keyPressEvent(event)
 
     def _selection_changed(self) -> None:
         if not self._is_following:

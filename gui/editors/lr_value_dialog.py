@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
     QDialog,
     QDialogButtonBox,
@@ -16,6 +17,7 @@ from PySide6.QtWidgets import (
 from aozora.config.lr_schedule import SHAPES, LrSchedule
 from gui.editors.numbers import format_rate, parse_number, parse_rate
 from gui.forms.controls import DropDown, TonedLabel
+from gui.theme import CONTROL_HEIGHT, GAP_2, GAP_3, GAP_4
 
 if TYPE_CHECKING:
     from gui.editors.lr_chart import LrChart
@@ -46,6 +48,11 @@ class LrValueDialog(QDialog):
         self.fault.setWordWrap(True)
         self.fault.hide()
         form = QFormLayout()
+        form.setHorizontalSpacing(GAP_4)
+        form.setVerticalSpacing(GAP_2)
+        form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        for field in (self.place, self.rate):
+            field.setMinimumSize(160, CONTROL_HEIGHT)
         form.addRow(self.tr("&Step") if self._in_steps else self.tr("&Place in %"), self.place)
         form.addRow(self.tr("&Learning rate"), self.rate)
         form.addRow(self.tr("S&hape to the next point"), self.shape_box)
@@ -55,6 +62,8 @@ class LrValueDialog(QDialog):
         buttons.accepted.connect(self.accept)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
+        layout.setContentsMargins(GAP_4, GAP_4, GAP_4, GAP_4)
+        layout.setSpacing(GAP_3)
         layout.addLayout(form)
         layout.addWidget(self.fault)
         layout.addWidget(buttons)

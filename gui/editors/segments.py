@@ -4,10 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QRectF, Qt, Signal
+from PySide6.QtGui import QFont, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QButtonGroup, QFrame, QHBoxLayout, QToolButton, QWidget
 
-from gui.theme import CONTROL_HEIGHT
+from gui.theme import CONTROL_HEIGHT, RADIUS, colour
+
+
+class _Segment(QToolButton):
+    """One of the buttons; which is down shows by ground, outline and weight of the text."""
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        rect = QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5)
+        if self.isChecked() or self.underMouse():
+            edge = colour("control" if self.isChecked() else "border")
+            painter.setPen(QPen(edge if self.isEnabled() else Qt.GlobalColor.transparent, 1))
+            painter.setBrush(colour("raised"))
+            painter.drawRoundedRect(rect, RADIUS, RADIUS)
+        if self.hasFocus():
+            painter.setPen(QPen(colour("accent"), 2))
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawRoundedRect(rect.adjusted(0.5, 0.5, -0.5, -0.5), RADIUS, RADIUS)
+        font = self.font()
+        font.setWeight(QFont.Weight.DemiBold if self.isChecked() else QFont.Weight.Normal)
+        painter.setFont(font)
+        token = "text" if self.isChecked() else "muted"
+        painter.setPen(colour(token, 1.0 if self.isEnabled() else 0.55))
+        painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, self.text())
+        painter.end()
 
 
 class Segments(QFrame):
@@ -30,7 +56,7 @@ class Segments(QFrame):
         layout.setSpacing(2)
         self.setAccessibleName(name)
         for number, (_, label) in enumerate(values):
-            button = QToolButton()
+            button = _Segment()
             button.setText(label)
             button.setCheckable(True)
             width = button.fontMetrics().horizontalAdvance(label) + 20
@@ -41,6 +67,7 @@ class Segments(QFrame):
             self._group.addButton(button, number)
             layout.addWidget(button)
         self._group.button(0).setChecked(True)
+        self.setFocusProxy(self._group.button(0))
         self._group.idClicked.connect(self._clicked)
 
     @property

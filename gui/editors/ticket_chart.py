@@ -372,7 +372,7 @@ class TicketChart(QWidget):
 
     def sizeHint(self) -> QSize:
         """Return a size that shows the bars well."""
-        return QSize(880, 340)
+        return QSize(880, 320)
 
     def menu(self) -> TicketMenu:
         """Return what the context menu does."""

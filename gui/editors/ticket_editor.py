@@ -74,6 +74,7 @@ class TicketEditor(QWidget):
     def show_progress(self, drawn: Sequence[int], losses: Sequence[float | None]) -> None:
         """Show what a run has drawn so far by bar, and the mean loss there."""
         self.chart.set_progress(drawn, losses)
+        self.say("")
 
     # Building
 
@@ -206,7 +207,9 @@ class TicketEditor(QWidget):
             " Double-click: a number. L: lock."
         )
         if self.view.shifted() is not None:
-            text += self.tr(" The line shows what the UNet is given after the flow shift.")
+            text += self.tr(" Line: what the UNet is given after the flow shift.")
+        if self.chart.scene().drawn:
+            text += self.tr(" Inner bars: drawn so far. Dots: mean loss.")
         return text
 
     def _refresh(self) -> None:

@@ -79,6 +79,10 @@ def _paint_ground(painter: QPainter, scene: TicketScene, inks: Inks) -> None:
         painter.drawLine(QPointF(axes.left, py), QPointF(axes.right, py))
     painter.setPen(QPen(inks.border, 1))
     painter.drawLine(QPointF(axes.left, axes.bottom), QPointF(axes.right, axes.bottom))
+    if scene.focused:
+        painter.setPen(QPen(inks.accent, 2))
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        painter.drawRect(QRectF(axes.left, axes.top, axes.width, axes.height))
     painter.setRenderHint(QPainter.RenderHint.Antialiasing, True)
 
 

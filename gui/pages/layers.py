@@ -30,7 +30,7 @@ class Page(FormPage):
         shapes = unet_shapes()
         self.root = layer_tree(shapes)
         self.tree = LayerTree(shapes, (self.root,), tr("Layers to train"))
-        self.tree.setMinimumHeight(392)
+        self.tree.setMinimumHeight(410)
         self.kinds = LayerTree(shapes, kind_nodes(shapes), tr("Kinds of layers to train"))
         self.kinds.fit_rows()
         self.figure = TonedLabel("", "text")
@@ -43,6 +43,8 @@ class Page(FormPage):
         )
         self.patterns.reveal(_INCLUDE)
         self._shapes, self._names = shapes, tuple(shapes)
+        for tree in (self.tree, self.kinds):
+            tree.setProperty("setting_path", _LAYERS)
         self._lay_out()
         self.tree.ticked.connect(self._tick)
         self.kinds.ticked.connect(self._tick)

@@ -11,7 +11,6 @@ from gui.document import Document
 from gui.editors.lr_edit import Run
 from gui.editors.lr_editor import LrEditor
 from gui.editors.run_length import PlannedRun, planned_run
-from gui.forms.setting_row import SettingRow
 from gui.shell.form_page import FormPage
 from gui.words import tr
 
@@ -42,6 +41,8 @@ class Page(FormPage):
         self._batches_per_epoch = 0
         self._trained: tuple[int, float] | None = None
         self.editor = LrEditor()
+        for widget in (self.editor.chart, self.editor.table):
+            widget.setProperty("setting_path", CURVE)
         self.add(self.editor)
         self.editor.committed.connect(self._commit)
         document.changed.connect(self._document_changed)
@@ -69,14 +70,6 @@ class Page(FormPage):
     def plan(self) -> PlannedRun:
         """Return what is known of the run's length."""
         return planned_run(self.document.value, self._batches_per_epoch)
-
-    def reveal(self, path: str) -> SettingRow | None:
-        """Bring the setting at ``path`` into view: the curve is drawn, so that is the chart."""
-        if path.startswith(CURVE):
-            self.verticalScrollBar().setValue(0)
-            self.editor.chart.setFocus()
-            return None
-        return super().reveal(path)
 
     def _commit(self, schedule: LrSchedule, title: str, may_merge: bool) -> None:
         self.document.set_values({CURVE: schedule.to_json()}, title, may_merge=may_merge)

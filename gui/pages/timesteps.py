@@ -13,7 +13,6 @@ from gui.document import Document
 from gui.editors.run_length import PlannedRun, planned_run
 from gui.editors.ticket_editor import TicketEditor
 from gui.editors.ticket_view import TicketView
-from gui.forms.setting_row import SettingRow
 from gui.forms.settings_card import SettingsCard
 from gui.shell.form_page import FormPage
 from gui.words import tr
@@ -39,6 +38,9 @@ class Page(FormPage):
             self.tr("Order and limits"),
             ("timesteps.coverage", "timesteps.minimum", "timesteps.maximum"),
         )
+        for widget in (self.editor.chart, self.editor.table):
+            widget.setProperty("setting_path", DISTRIBUTION)
+        self.editor.bins.setProperty("setting_path", BINS)
         self.add(self.editor)
         self.add(self.card)
         self.editor.committed.connect(self._commit)
@@ -63,14 +65,6 @@ class Page(FormPage):
     def plan(self) -> PlannedRun:
         """Return what is known of the run's length."""
         return planned_run(self.document.value, self._batches_per_epoch)
-
-    def reveal(self, path: str) -> SettingRow | None:
-        """Bring the setting at ``path`` into view; the chart for those that are drawn."""
-        if path.startswith((DISTRIBUTION, BINS)):
-            self.verticalScrollBar().setValue(0)
-            self.editor.chart.setFocus()
-            return None
-        return super().reveal(path)
 
     def _commit(self, distribution: Mapping[str, Any], title: str, may_merge: bool) -> None:
         # Options of another kind would stay where only some are named, so the kind goes first.

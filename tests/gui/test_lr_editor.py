@@ -382,6 +382,12 @@ def test_the_buttons_of_the_table_add_and_remove(page, document):
     assert len(curve(document).points) == 5
     page.editor.remove_button.click()
     assert curve(document).points == DEFAULT_POINTS
+    table = page.editor.table
+    QTest.keyClick(table, Key.Key_Insert)
+    assert len(curve(document).points) == 5
+    table.selectRow(2)
+    QTest.keyClick(table, Key.Key_Delete)
+    assert curve(document).points == DEFAULT_POINTS
 
 
 def test_rows_with_a_doubt_carry_its_text(page, document):

@@ -365,7 +365,8 @@ def test_formats_are_those_of_the_interface():
 
 def test_the_horizontal_axis_counts_steps_epochs_or_percent():
     run = Run(2000, steps_per_epoch=100)
-    assert place_labels(run, "steps", 900)[1] == (run.x_of(200), "200")
+    assert place_labels(run, "steps", 900)[:2] == [(0.0, "1"), (run.x_of(199), "200")]
+    assert place_labels(run, "steps", 900)[-1] == (1.0, "2,000")
     assert place_labels(run, "epochs", 900)[1] == (run.x_of(200), "2")
     assert place_labels(run, "percent", 900)[-1] == (1.0, "100 %")
     # Without a length there are no steps to count.
