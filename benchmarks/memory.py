@@ -92,6 +92,39 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def stages() -> dict[str, Any]:
+    """Where memory of the card that torch does not know of comes from, step by step."""
+    found = {}
+    with DeviceUsed() as used:
+
+        def note(name: str) -> None:
+            torch.cuda.synchronize()
+            found[name] = round((used.now() - torch.cuda.memory_reserved()) / 2**20)
+
+        torch.zeros(1, device="cuda")
+        note("context")
+        (
+            torch.ones(512, 512, device="cuda").bfloat16() @ torch.ones(512, 512).cuda().bfloat16()
+        ).sum()
+        note("after a product of matrices")
+        rig = Rig(layout())
+        note("after the model is laid out")
+        inputs = rig.inputs(1, 1024, 1024)
+        with torch.no_grad():
+            rig.loss(inputs)
+        note("after a forward")
+        with rig.bare() as run:
+            run(inputs)
+        note("after a backward")
+        rig.micro_step(inputs, 0)
+        note("after gradients were taken")
+        rig.step(rig.memory.gradients.norm())
+        note("after the optimizer pass")
+        rig.train_step([inputs])
+        note("after another step")
+    return {"mib_beside_torch": found}
+
+
 def micro_step_cost(batch: int, rounds: int = 5) -> dict[str, Any]:
     """One accumulation window of 8, beside 8 bare passes, in turns."""
     micro_steps = 8
@@ -163,6 +196,7 @@ def end_to_end(micro_steps: int, batch: int = 1) -> dict[str, Any]:
 
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
+    "stages": stages,
     "resident, accumulation 1": lambda: peak(micro_steps=1, streamed=False),
     "resident, accumulation 4": lambda: peak(micro_steps=4, streamed=False),
     "streamed, accumulation 1": lambda: peak(micro_steps=1, streamed=True),

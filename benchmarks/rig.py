@@ -106,9 +106,13 @@ class Rig:
         return torch.nn.functional.mse_loss(predicted.float(), inputs["target"])
 
     def micro_step(self, inputs: dict[str, Tensor], number: int) -> None:
+        is_last = number == self.micro_steps - 1
+        if number > 0:
+            self.memory.gradients.begin(number, is_last=is_last)
         loss = self.loss(inputs) / self.micro_steps
-        self.memory.optimizer.wait_until_issued()
-        self.memory.gradients.begin(number, is_last=number == self.micro_steps - 1)
+        if number == 0:
+            self.memory.optimizer.wait_until_issued()
+            self.memory.gradients.begin(number, is_last=is_last)
         loss.backward()
         self.memory.gradients.end()
 

@@ -27,7 +27,6 @@ from optimizers.ring import Ring, aligned
 from optimizers.rule import Moments, UpdateRule
 from optimizers.transfers import Transfers
 
-_PIECES_IN_RING = 2
 _BOUNCE_BUFFERS = 3
 
 
@@ -111,7 +110,7 @@ class Engine:
         self.ring = self._new_ring()
 
     def _new_ring(self) -> Ring:
-        size = max(self.placement.ring_bytes, _PIECES_IN_RING * self._largest_piece())
+        size = max(self.placement.ring_bytes, self._largest_piece())
         return Ring(size, self.device)
 
     def chunks(self) -> list[ChunkPlace]:
@@ -207,14 +206,20 @@ class Engine:
             parameter.data = view
         return flat
 
+    def passing_bytes(self, bucket: Bucket) -> int:
+        """Return the room that a bucket's gradients need on their way through the device."""
+        itemsize = self.sum_dtype.itemsize
+        if self.dtype != self.sum_dtype:
+            itemsize += self.dtype.itemsize  # the narrower form in which gradients come and go
+        return bucket.numel * itemsize
+
     def _largest_piece(self) -> int:
         """Return the most bytes that pass through the ring as one."""
         largest = 0
         weight = self.dtype.itemsize
         for bucket in self.buckets():
-            # Sums in float32, and the narrower form in which they come and go.
             if not self.is_resident(bucket):
-                largest = max(largest, bucket.numel * (self.sum_dtype.itemsize + weight))
+                largest = max(largest, self.passing_bytes(bucket))
             for chunk in bucket.chunks:
                 size = self.record_shapes[chunk.index].num_bytes
                 size += chunk.numel * (self.sum_dtype.itemsize + weight)

@@ -56,13 +56,23 @@ class _Parked:
 
 @dataclass
 class _Passing:
-    """A bucket whose gradients are being added to its sum."""
+    """A bucket whose gradients are being added to its sum.
+
+    Attributes:
+        total: The sum.
+        lease: Whose memory it is; None if it stays where it is.
+        narrow: Room for the bucket in the parameters' format, where that is another.
+        arrived: After it, the sum so far is there.
+        comes_narrow: Whether it comes in ``narrow``.
+        is_narrow: Whether the finished sum is in ``narrow``: it is a single gradient.
+    """
 
     total: Tensor
-    lease: Lease | None
-    narrow: Tensor | None
-    arrived: Event | None
-    views: dict[str, Tensor]
+    lease: Lease | None = None
+    narrow: Tensor | None = None
+    arrived: Event | None = None
+    comes_narrow: bool = False
+    is_narrow: bool = False
 
 
 @dataclass
@@ -98,6 +108,7 @@ class GradientSums:
         self._waiting: dict[int, _Waiting] = {}
         self._missing: dict[int, set[str]] = {}
         self._cuts = {b.index: _cuts(b) for b in engine.buckets()}
+        self._has_padding = {index: None in names for index, (_, names) in self._cuts.items()}
         self._allocate()
         self._norms = torch.zeros(len(engine.parameters), dtype=torch.float32, device=engine.device)
         position = {name: i for i, name in enumerate(engine.parameters)}
@@ -158,7 +169,8 @@ class GradientSums:
             passing = self._add_waiting(bucket)
             for name in self._missing[index]:
                 if self._micro_step == 0:
-                    self._backend.compute.run(passing.views[name].zero_)
+                    view = self._views(bucket, passing.total)[0][name]
+                    self._backend.compute.run(view.zero_)
             self._finish(bucket, passing)
         self._drop_strays()
 
@@ -264,13 +276,38 @@ class GradientSums:
         waiting = self._waiting.pop(bucket.index, None)
         if waiting is None:
             return passing
-        views = [passing.views[name] for name in waiting.gradients]
-        gradients = [gradient.reshape(-1) for gradient in waiting.gradients.values()]
-        if self._micro_step > 0:
-            self._backend.compute.run(lambda: torch._foreach_add_(views, gradients))
+        gradients = {name: value.reshape(-1) for name, value in waiting.gradients.items()}
+        is_whole = sum(gradient.numel() for gradient in gradients.values()) == bucket.numel
+        if is_whole and passing.narrow is not None:
+            parts = [gradients[place.name] for place in bucket.tensors]
+            self._backend.compute.run(partial(self._add_at_once, bucket, passing, parts))
         else:
-            self._backend.compute.run(lambda: torch._foreach_copy_(views, gradients))
+            self._backend.compute.run(partial(self._add_singly, bucket, passing, gradients))
         return passing
+
+    def _add_at_once(self, bucket: Bucket, passing: _Passing, parts: list[Tensor]) -> None:
+        """Add all gradients of a bucket with two kernels, however many there are."""
+        narrow, is_first = passing.narrow, self._micro_step == 0
+        assert narrow is not None
+        if is_first and self._parked_dtype() == narrow.dtype:
+            torch.cat(parts, out=narrow)
+            passing.is_narrow = True
+            return
+        single = parts[0] if len(parts) == 1 else torch.cat(parts, out=narrow)
+        if is_first:
+            passing.total.copy_(single)
+        else:
+            passing.total.add_(single)
+
+    def _add_singly(
+        self, bucket: Bucket, passing: _Passing, gradients: Mapping[str, Tensor]
+    ) -> None:
+        views, _ = self._views(bucket, passing.total)
+        targets = [views[name] for name in gradients]
+        if self._micro_step > 0:
+            torch._foreach_add_(targets, list(gradients.values()))
+        else:
+            torch._foreach_copy_(targets, list(gradients.values()))
 
     def _await_arrival(self, passing: _Passing) -> None:
         """Let the model's queue wait for a sum that comes from the host, once."""
@@ -279,7 +316,7 @@ class GradientSums:
         self._backend.compute.wait(passing.arrived)
         passing.arrived = None
         narrow, total = passing.narrow, passing.total
-        if narrow is not None:
+        if passing.comes_narrow and narrow is not None:
             self._backend.compute.run(lambda: total.copy_(narrow))
 
     def _start(self, bucket: Bucket) -> _Passing:
@@ -288,7 +325,7 @@ class GradientSums:
         if resident is not None:
             if bucket.index in self._resident_read:
                 self._backend.compute.wait(self._resident_read.pop(bucket.index))
-            passing = _Passing(resident, None, None, None, self._views(bucket, resident)[0])
+            passing = _Passing(resident)
         else:
             passing = self._passing_through(bucket)
             if bucket.index in self._ahead:
@@ -323,26 +360,30 @@ class GradientSums:
         lease.wait_on(queues.copy_in if fetches else queues.compute)
         wide = bucket.numel * dtype.itemsize
         total = lease.memory[:wide].view(dtype)
-        views, between = self._views(bucket, total)
+        narrow = None
+        if engine.dtype != dtype:
+            narrow = lease.memory[wide:size].view(engine.dtype)
         if not fetches:
             # What stands between tensors is never written by a gradient, and must not be a NaN.
-            for part in between:
+            for part in self._views(bucket, total)[1] if self._has_padding[bucket.index] else ():
                 self._backend.compute.run(part.zero_)
-            return _Passing(total, lease, None, None, views)
+            return _Passing(total, lease, narrow)
         parked = self._parked[bucket.index]
         source = parked.values(bucket.numel)
+        comes_narrow = source.dtype != dtype
         target = total
-        if source.dtype != dtype:
-            target = lease.memory[wide : wide + source.nbytes].view(source.dtype)
+        if comes_narrow:
+            assert narrow is not None
+            target = narrow
         if parked.written is not None:
             queues.copy_in.wait(parked.written)
         engine.transfers.to_device(source, target, pinned=True)
         arrived = queues.copy_in.record()
         parked.read = arrived
-        return _Passing(total, lease, None if target is total else target, arrived, views)
+        return _Passing(total, lease, narrow, arrived, comes_narrow)
 
     def _passing_bytes(self, bucket: Bucket) -> int:
-        return bucket.numel * (self._engine.sum_dtype.itemsize + self._engine.dtype.itemsize)
+        return self._engine.passing_bytes(bucket)
 
     def _fetch_ahead(self) -> None:
         """Fetch sums in the order in which backward will need them, as far as there is room."""
@@ -358,7 +399,7 @@ class GradientSums:
         """Send a bucket on its way: all its gradients of this backward are in."""
         self._await_arrival(passing)
         if self._is_last:
-            self._measure(bucket, passing.views)
+            self._measure(bucket, passing.total)
         if self.on_finished is not None and self._is_last:
             self.on_finished(bucket, passing.total)
             if passing.lease is not None:
@@ -371,14 +412,14 @@ class GradientSums:
 
     def _park(self, bucket: Bucket, passing: _Passing, lease: Lease) -> None:
         queues, parked = self._backend, self._parked[bucket.index]
-        total = passing.total
+        total, narrow = passing.total, passing.narrow
         parked.dtype = self._parked_dtype()
         leaving = total
         if parked.dtype != total.dtype:
-            wide = total.nbytes
-            size = bucket.numel * parked.dtype.itemsize
-            leaving = lease.memory[wide : wide + size].view(parked.dtype)
-            queues.compute.run(lambda: leaving.copy_(total))
+            assert narrow is not None
+            leaving = narrow
+            if not passing.is_narrow:
+                queues.compute.run(lambda: narrow.copy_(total))
         queues.copy_out.wait(queues.compute.record())
         if parked.read is not None:
             queues.copy_out.wait(parked.read)
@@ -396,7 +437,8 @@ class GradientSums:
             return torch.bfloat16
         return engine.sum_dtype
 
-    def _measure(self, bucket: Bucket, views: dict[str, Tensor]) -> None:
+    def _measure(self, bucket: Bucket, total: Tensor) -> None:
+        views, _ = self._views(bucket, total)
         parts = [views[place.name] for place in bucket.tensors]
         places = self._norm_places[bucket.index]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-RING_BYTES = 384 * 2**20
+RING_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ events alone say when a part of it may be written again.
 
 from __future__ import annotations
 
+from bisect import insort
 from dataclasses import dataclass, field
 
 import torch
@@ -92,22 +93,24 @@ class Ring:
         end = start + size
         lease = Lease(memory=self._buffer[start : start + num_bytes], start=start, end=end)
         lease.before = self._overrun(start, end)
-        self._lent.append(lease)
+        insort(self._lent, lease, key=lambda other: other.start)
         self._head = end
         return lease
 
     def _free_place(self, size: int) -> int | None:
         """Return where nothing is lent, at the head or as soon after it as can be."""
         # What is lent for long is passed over: it must not hold up everything behind it.
-        starts = [self._head, *(lease.end for lease in self._lent), 0]
-        starts.sort(key=lambda start: (start - self._head) % (self._size + 1))
-        for start in starts:
-            end = start + size
-            if end <= self._size and not any(
-                lease.start < end and start < lease.end for lease in self._lent
-            ):
-                return start
-        return None
+        first: int | None = None
+        previous = 0
+        for begin, end in [*((lease.start, lease.end) for lease in self._lent), (self._size,) * 2]:
+            if previous <= self._head and self._head + size <= begin:
+                return self._head
+            if begin - previous >= size:
+                if previous >= self._head:
+                    return previous
+                first = previous if first is None else first
+            previous = max(previous, end)
+        return first
 
     def _collect(self) -> None:
         for lease in self._lent:

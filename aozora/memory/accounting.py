@@ -27,7 +27,6 @@ GIB = 2**30
 GradientPlace = Literal["device", "host", "nowhere"]
 SumFormat = Literal["float32", "bfloat16"]
 
-_PIECES_IN_RING = 2
 _BOUNCE_BUFFERS = 6
 STANDARD_PIXELS = 128 * 128
 
@@ -207,12 +206,15 @@ class RunSizes:
             for record, numel in zip(unit.records, unit.chunks, strict=True):
                 largest = max(largest, record + numel * width)
             if place != "device":
-                largest = max(largest, *(numel * width for numel in unit.buckets), 0)
+                passing = self.sum_itemsize[place]
+                if passing != self.itemsize:
+                    passing += self.itemsize
+                largest = max(largest, *(numel * passing for numel in unit.buckets), 0)
         return aligned(largest) + 4096
 
     def ring_bytes(self, wanted: int, place: GradientPlace) -> int:
-        """Return the size of a ring of at least ``wanted`` bytes: three pieces must fit."""
-        return aligned(max(wanted, _PIECES_IN_RING * self.largest_piece(place)))
+        """Return the size of a ring of at least ``wanted`` bytes: each piece must fit."""
+        return aligned(max(wanted, self.largest_piece(place)))
 
     def bounce_bytes(self, place: GradientPlace) -> tuple[int, ...]:
         """Return the buffers through which memory that is not page-locked passes."""
@@ -333,7 +335,7 @@ def slabs_of(requests: Iterable[tuple[int, int]]) -> tuple[int, ...]:
         if size > left:
             found.append(_round_up(max(size, min(SLAB_BYTES, expected)), 4096))
             left = found[-1]
-        left -= _round_up(size, 512)
+        left -= (size + 511) // 512 * 512
     return tuple(found)
 
 

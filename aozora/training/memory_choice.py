@@ -12,7 +12,6 @@ from aozora.memory.accounting import GIB, UNetFacts
 from aozora.memory.arrangement import Layout, units_of
 from aozora.memory.machine import Machine, measure
 from aozora.memory.memory_plan import MemoryPlan, plan_memory
-from aozora.memory.recompute import RecomputePlan
 from aozora.training.optimizer_factory import build_rule
 
 _LATENT_SCALE = 8
@@ -57,11 +56,8 @@ def choose_memory(
         machine: What there is; measured if None.
     """
     plan = plan_memory(config, facts, machine or measure(device))
-    recompute = RecomputePlan()
-    layout = Layout(
-        placement=plan.placement(units_of(facts.shapes)), slots=plan.slots, recompute=recompute
-    )
-    return plan, layout
+    placement = plan.placement(units_of(facts.shapes))
+    return plan, Layout(placement=placement, slots=plan.slots, recompute=plan.recompute)
 
 
 def card_limit(config: TrainConfig, machine: Machine) -> int:

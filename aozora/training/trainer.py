@@ -218,6 +218,10 @@ class Trainer:
                 drawn.batches.append(batch)
                 drawn.waited += seconds
             batch = drawn.batches[micro_step]
+            is_last = micro_step == count - 1
+            if micro_step > 0:
+                # The sums so far come to the device while forward runs.
+                self._memory.gradients.begin(micro_step, is_last=is_last)
             loss, own = score(self._unet, batch.to(self._device), self._recipe)
             # Every sample of the step counts the same, also those of short batches.
             weighted = loss * batch.share
@@ -225,7 +229,7 @@ class Trainer:
                 losses.append(weighted.detach())
                 sample_losses.append(own)
                 continue
-            self._backward(weighted, micro_step, is_last=micro_step == count - 1)
+            self._backward(weighted, micro_step, is_last=is_last)
             losses.append(weighted.detach())
             sample_losses.append(own)
         return _Window(
@@ -238,11 +242,12 @@ class Trainer:
 
     def _backward(self, loss: Tensor, micro_step: int, *, is_last: bool) -> None:
         """Compute the gradients of one micro-step and add them to the sums."""
-        # Until the last pass is on its way, it needs the room through which gradients travel.
-        self._optimizer.wait_until_issued()
-        if self._settings.clip_by_last_norm:
-            self._begin_update()
-        self._memory.gradients.begin(micro_step, is_last=is_last)
+        if micro_step == 0:
+            # Until the last pass is on its way, it needs the room through which gradients travel.
+            self._optimizer.wait_until_issued()
+            if self._settings.clip_by_last_norm:
+                self._begin_update()
+            self._memory.gradients.begin(micro_step, is_last=is_last)
         (loss * self._scaler.scale).backward()  # type: ignore[no-untyped-call]
         self._memory.gradients.end()
         if self._settings.clip_by_last_norm:
