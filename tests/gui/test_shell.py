@@ -1,0 +1,574 @@
+"""The window as a whole, with stand-ins for the engine and for the person answering questions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import pytest
+from PySide6.QtCore import QEvent, QMimeData, QPointF, Qt, QUrl
+from PySide6.QtGui import QDropEvent
+from PySide6.QtWidgets import QAbstractButton, QApplication, QWidget
+
+from aozora.config.presets import shipped_presets
+from aozora.errors import Problem
+from aozora.events import RunFinished, RunPlanned, RunStarted, StepCompleted
+from gui import theme
+from gui.document import Document
+from gui.engine.host import EngineHost
+from gui.engine.states import RunState
+from gui.forms.editors import line_of
+from gui.preferences import PreferenceKeeper
+from gui.shell.checker import EngineQuestion, RunChecker
+from gui.shell.crash import CrashCatcher, report_text, write_report_zip
+from gui.shell.estimate import Estimate
+from gui.shell.files import working_copy_path
+from gui.shell.page_list import entries, page_specs
+from gui.shell.preflight import Preflight
+from gui.shell.window import MainWindow
+from tests.gui.shell_fakes import FakeBody, FakeDialogs
+
+pytestmark = pytest.mark.qt_log_ignore("This plugin does not support")
+
+PICTURE_FOLDERS = [{"path": "pictures"}]
+
+
+def _event(cls, **values):
+    """Return an event with something plain in every field that ``values`` leaves out."""
+    plain = {"int": 1, "float": 1.0, "str": "", "bool": False}
+    rest = {
+        field.name: plain.get(str(field.type), [])
+        for field in dataclasses.fields(cls)
+        if field.default is dataclasses.MISSING
+    }
+    return cls(**{**rest, **values})
+
+
+def planned(total=4):
+    return _event(RunPlanned, total_steps=total, start_step=0, buckets={"64x64": 3})
+
+
+def step(number, total=4):
+    return _event(StepCompleted, step=number, total_steps=total, timesteps=[3.0], loss=0.5, lr=1e-6)
+
+
+class World:
+    """A window and everything around it."""
+
+    def __init__(self, tmp_path, events=()):
+        self.bodies = []
+        self.events = events
+        self.dialogs = FakeDialogs()
+        self.preferences = PreferenceKeeper(tmp_path / "window.json")
+        self.document = Document()
+        self.host = EngineHost(make_body=self._body)
+        self.window = MainWindow(
+            self.preferences, document=self.document, host=self.host, dialogs=self.dialogs
+        )
+        # What a child process would answer is the subject of other tests.
+        self.window.checker.pause(True)
+
+    def _body(self, job, mode):
+        self.bodies.append(FakeBody(job, mode, self.events))
+        return self.bodies[-1]
+
+    def make_ready(self):
+        self.document.set_values(
+            {"model.base": "base.safetensors", "data.folders": PICTURE_FOLDERS}, "inputs"
+        )
+
+
+@pytest.fixture
+def make_world(qtbot, qapp, tmp_path):
+    theme.apply(qapp, "dark")
+    worlds = []
+
+    def make(events=()):
+        world = World(tmp_path, events)
+        worlds.append(world)
+        return world
+
+    yield make
+    for world in worlds:
+        for body in world.bodies:
+            body.over.set()
+        world.host.wait(5)
+        world.dialogs.answers.update(unsaved="discard", stopping="now")
+        world.window.close()
+        qapp.processEvents()
+        world.window.deleteLater()
+    qapp.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+@pytest.fixture
+def world(make_world):
+    world = make_world()
+    world.window.show()
+    world.window.show_page("start")
+    return world
+
+
+# Pages
+
+
+def test_every_page_opens_and_is_marked_in_the_rail(world):
+    for spec in page_specs():
+        world.window.show_page(spec.key)
+        assert world.window.pages.current == spec.key
+        checked = [b for b in world.window.rail.findChildren(QAbstractButton) if b.isChecked()]
+        assert [entry.spec.key for entry in checked] == [spec.key]
+
+
+def test_pages_are_made_when_they_are_first_shown(make_world):
+    world = make_world()
+    assert not any(world.window.pages.has(spec.key) for spec in page_specs())
+    world.window.show_page("model")
+    assert [s.key for s in page_specs() if world.window.pages.has(s.key)] == ["model"]
+
+
+def test_every_setting_is_reached_by_the_search(world, qtbot):
+    qtbot.waitUntil(world.window.isActiveWindow)
+    lost = []
+    for entry in entries():
+        if not entry.path:
+            continue
+        parent = entry.path.rpartition(".")[0]
+        if entry.kind and world.document.value(parent)["kind"] != entry.kind:
+            world.document.set_values({f"{parent}.kind": entry.kind}, "kind")
+        is_found = world.window.go_to(entry.path)
+        focus = QApplication.focusWidget()
+        is_there = focus is not None and world.window.pages.currentWidget().isAncestorOf(focus)
+        if not (is_found and is_there and world.window.pages.current == entry.page):
+            lost.append(f"{entry.path} {entry.kind}")
+    assert lost == []
+
+
+def test_the_keyboard_finds_a_setting_and_changes_it(world, qtbot):
+    window = world.window
+    qtbot.waitUntil(window.isActiveWindow)
+    qtbot.keyClick(window, Qt.Key.Key_K, Qt.KeyboardModifier.ControlModifier)
+    assert window.top.search.hasFocus()
+    qtbot.keyClicks(window.top.search, "weight decay")
+    assert window.top.search.found()[0].path == "optimizer.weight_decay"
+    qtbot.keyClick(window.top.search, Qt.Key.Key_Return)
+    field = QApplication.focusWidget()
+    assert field.property("setting_path") == "optimizer.weight_decay"
+    field.selectAll()
+    qtbot.keyClicks(field, "0.02")
+    qtbot.keyClick(field, Qt.Key.Key_Return)
+    assert world.document.value("optimizer.weight_decay") == 0.02
+    assert window.help.path == "optimizer.weight_decay"
+    qtbot.keyClick(field, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert world.document.value("optimizer.weight_decay") == 0.01
+    qtbot.keyClick(field, Qt.Key.Key_Y, Qt.KeyboardModifier.ControlModifier)
+    assert world.document.value("optimizer.weight_decay") == 0.02
+
+
+def test_numbers_with_ctrl_choose_pages(world, qtbot):
+    qtbot.waitUntil(world.window.isActiveWindow)
+    qtbot.keyClick(world.window, Qt.Key.Key_3, Qt.KeyboardModifier.ControlModifier)
+    assert world.window.pages.current == "data"
+
+
+def test_the_help_panel_explains_the_field_with_the_focus(world, qtbot):
+    world.window.show_page("optimizer")
+    row = world.window.pages.page("optimizer").reveal("training.batch_size")
+    qtbot.waitUntil(world.window.isActiveWindow)
+    row.editor.setFocus()
+    assert world.window.help.path == "training.batch_size"
+    assert world.window.help.isVisible()
+    world.window.toggle_help()
+    assert world.window.help.isHidden()
+    assert not world.preferences.now.is_help_open
+
+
+def test_a_narrow_window_has_a_narrow_rail_and_no_help(world, qtbot):
+    world.window.resize(1024, 700)
+    qtbot.waitUntil(lambda: world.window.rail.width() < 60)
+    assert world.window.help.isHidden()
+    world.window.resize(1440, 900)
+    qtbot.waitUntil(lambda: world.window.rail.width() > 150)
+    assert world.window.help.isVisible()
+
+
+# Looks
+
+
+@pytest.mark.parametrize("name", ["dark", "light", "contrast"])
+def test_a_theme_reaches_everything_that_is_shown(world, qtbot, name):
+    world.window.show_page("optimizer")
+    world.preferences.change(theme="light" if name == "dark" else "dark")
+    world.preferences.change(theme=name)
+    picture = world.window.grab().toImage()
+    ground = theme.THEMES[name].window
+    # Between rail entries, below the form, and in the help panel.
+    width, height = world.window.width(), world.window.height()
+    for x, y in ((150, height // 2), (width - 20, height // 2), (width // 3, 20)):
+        assert picture.pixelColor(x, y).name() == ground, (x, y)
+
+
+def test_nothing_that_takes_the_focus_is_without_a_name(world):
+    nameless = []
+    for spec in page_specs()[:8]:
+        world.window.show_page(spec.key)
+    for widget in world.window.findChildren(QWidget):
+        if not widget.focusPolicy() & Qt.FocusPolicy.TabFocus or not widget.isEnabled():
+            continue
+        named = widget.accessibleName() or getattr(widget, "text", str)()
+        owner = f"{type(widget).__module__}.{type(widget).__name__}"
+        if not named and widget.focusProxy() is None and owner.startswith("gui.forms"):
+            nameless.append(owner)
+    assert nameless == []
+
+
+# Files
+
+
+def test_saving_asks_for_a_place_once(world, tmp_path):
+    target = tmp_path / "mine.json"
+    world.dialogs.answers["save_path"] = target
+    world.document.set_values({"training.steps": 5}, "steps")
+    assert "*" in world.window.windowTitle()
+    assert world.window.files.save()
+    assert world.window.files.save()
+    assert [asked[0] for asked in world.dialogs.asked] == ["save_path"]
+    assert json.loads(target.read_text(encoding="utf-8"))["training"]["steps"] == 5
+    assert world.window.windowTitle() == "mine - Aozora"
+    assert world.preferences.now.recent == (str(target),)
+
+
+@pytest.mark.parametrize(
+    ("answer", "steps"), [("cancel", 5), ("discard", 7), ("save", 7)], ids=lambda v: str(v)
+)
+def test_unsaved_changes_are_asked_about_before_a_file_is_opened(world, tmp_path, answer, steps):
+    other = tmp_path / "other.json"
+    other.write_text('{"training": {"steps": 7}}', encoding="utf-8")
+    mine = tmp_path / "mine.json"
+    world.dialogs.answers.update(unsaved=answer, save_path=mine)
+    world.document.set_values({"training.steps": 5}, "steps")
+    world.window.take(other)
+    assert world.document.value("training.steps") == steps
+    assert mine.exists() == (answer == "save")
+
+
+def test_a_file_that_cannot_be_opened_says_so_and_changes_nothing(world, tmp_path):
+    bad = tmp_path / "bad.json"
+    bad.write_text("{", encoding="utf-8")
+    assert not world.window.files.open(bad)
+    ((kind, _, text, _),) = world.dialogs.asked
+    assert kind == "tell"
+    assert "bad.json" in text
+    assert not world.document.is_dirty
+
+
+def test_unsaved_changes_survive_a_crash(make_world):
+    first = make_world()
+    first.document.set_values({"training.steps": 5}, "steps")
+    first.window.files.autosave()
+    second = make_world()
+    assert second.window.files.restore()
+    assert second.document.value("training.steps") == 5
+    assert second.document.is_dirty
+    assert "back" in second.window.banner.words
+
+
+def test_a_broken_working_copy_does_not_keep_the_window_shut(make_world):
+    working_copy_path().parent.mkdir(parents=True, exist_ok=True)
+    working_copy_path().write_text('{"settings": 3}', encoding="utf-8")
+    world = make_world()
+    assert not world.window.files.restore()
+
+
+def test_discarded_changes_do_not_come_back(make_world, tmp_path):
+    first = make_world()
+    first.dialogs.answers.update(unsaved="discard", save_path=tmp_path / "mine.json")
+    first.document.set_values({"training.steps": 5}, "steps")
+    first.window.files.save()
+    first.document.set_values({"training.steps": 6}, "steps")
+    first.window.files.autosave()
+    assert first.window.close()
+    second = make_world()
+    assert second.window.files.restore()
+    assert second.document.value("training.steps") == 5
+    assert not second.document.is_dirty
+
+
+def test_closing_can_be_called_off(world):
+    world.document.set_values({"training.steps": 5}, "steps")
+    assert not world.window.close()
+    assert world.dialogs.asked == [("unsaved", "untitled")]
+
+
+def _drop(window, *paths):
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    window.dropEvent(
+        QDropEvent(
+            QPointF(4, 4),
+            Qt.DropAction.CopyAction,
+            data,
+            Qt.MouseButton.LeftButton,
+            Qt.KeyboardModifier.NoModifier,
+            QEvent.Type.Drop,
+        )
+    )
+
+
+def test_a_model_and_folders_can_be_dropped_anywhere(world, tmp_path):
+    model, pictures = tmp_path / "m.safetensors", tmp_path / "pictures"
+    model.write_bytes(b"")
+    pictures.mkdir()
+    _drop(world.window, model, pictures, pictures)
+    assert world.document.value("model.base") == str(model)
+    assert [f["path"] for f in world.document.value("data.folders")] == [str(pictures)]
+    assert world.document.problems() == ()
+    (tmp_path / "x.txt").write_text("")
+    _drop(world.window, tmp_path / "x.txt")
+    assert world.dialogs.asked[-1][0] == "tell"
+
+
+# Preset to Train
+
+
+def test_preset_model_pictures_train_are_four_actions(make_world, qtbot, tmp_path):
+    world = make_world([RunStarted(run_id="r", folder=str(tmp_path)), planned()])
+    window = world.window
+    window.show()
+    window.show_page("start")
+    start = window.pages.page("start")
+    card = next(c for c in start.presets.cards if c.preset.name == "smoke-test")
+    qtbot.mouseClick(card, Qt.MouseButton.LeftButton)
+    (tmp_path / "m.safetensors").write_bytes(b"")
+    (tmp_path / "pictures").mkdir()
+    _drop(window, tmp_path / "m.safetensors")
+    _drop(window, tmp_path / "pictures")
+    qtbot.mouseClick(window.bar.train, Qt.MouseButton.LeftButton)
+    (body,) = world.bodies
+    assert body.job.config["training"]["steps"] == 20
+    assert body.job.config["model"]["base"] == str(tmp_path / "m.safetensors")
+    assert window.pages.current == "run"
+    qtbot.waitUntil(lambda: world.host.status.total_steps == 4)
+    assert window.bar.train.isHidden()
+    assert window.bar.stop.isVisible()
+
+
+def test_train_cannot_be_pressed_while_there_are_problems(world, qtbot):
+    assert not world.window.bar.train.isEnabled()
+    assert world.window.bar.chip.chip.text == "2 problems"
+    qtbot.keyClick(world.window, Qt.Key.Key_F5)
+    assert world.bodies == []
+    world.make_ready()
+    assert world.window.bar.train.isEnabled()
+
+
+def test_problems_lead_to_their_fields(world, qtbot):
+    qtbot.waitUntil(world.window.isActiveWindow)
+    qtbot.mouseClick(world.window.bar.chip, Qt.MouseButton.LeftButton)
+    preflight = world.window.preflight
+    assert preflight.isVisible()
+    buttons = [b for b in preflight.findChildren(QAbstractButton) if b.text() == "Go to"]
+    assert [b.property("problem_path") for b in buttons] == ["model.base", "data.folders"]
+    qtbot.mouseClick(buttons[0], Qt.MouseButton.LeftButton)
+    assert world.window.pages.current == "model"
+    assert preflight.isHidden()
+    row = world.window.pages.page("model").reveal("model.base")
+    assert line_of(row.editor).hasFocus()
+
+
+def test_the_rail_counts_problems_of_each_page(world):
+    counts = {
+        entry.spec.key: entry._problems
+        for entry in world.window.rail.findChildren(QAbstractButton)
+        if entry._problems
+    }
+    assert counts == {"model": 1, "data": 1}
+
+
+# The run
+
+
+def test_a_run_goes_from_train_to_finished(make_world, qtbot, tmp_path):
+    started = RunStarted(run_id="r", folder=str(tmp_path))
+    events = [started, planned(), *(step(n) for n in range(1, 5))]
+    end = RunFinished(reason="completed", step=4, skipped_steps=0, seconds=1.0)
+    world = make_world([*events, end])
+    world.window.show()
+    world.window.show_page("schedule")
+    world.make_ready()
+    qtbot.mouseClick(world.window.bar.train, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: world.host.status.state is RunState.FINISHED)
+    world.bodies[0].over.set()
+    qtbot.waitUntil(lambda: not world.host.status.is_engine_alive)
+    assert world.window.bar.chip.chip.text == "Finished"
+    assert "step 4 / 4" in world.window.bar.progress_text.text()
+    assert world.window.bar.train.isEnabled()
+    assert world.window.bar.stop.isHidden()
+
+
+@pytest.mark.parametrize(
+    ("answer", "command"), [("save", ["stop_and_save"]), ("now", ["stop"]), ("keep", [])]
+)
+def test_stop_asks_how(make_world, qtbot, tmp_path, answer, command):
+    world = make_world([RunStarted(run_id="r", folder=str(tmp_path)), planned(), step(1), step(2)])
+    world.window.show()
+    world.make_ready()
+    world.window.desk.train()
+    qtbot.waitUntil(lambda: world.host.status.step == 2)
+    world.dialogs.answers["stopping"] = answer
+    world.window.desk.stop()
+    assert world.dialogs.asked == [("stopping", 2, False)]
+    assert world.bodies[0].commands == command
+
+
+def test_closing_while_training_saves_first_and_closes_then(make_world, qtbot, tmp_path):
+    world = make_world([RunStarted(run_id="r", folder=str(tmp_path)), planned(), step(1)])
+    world.window.show()
+    world.make_ready()
+    world.window.desk.train()
+    qtbot.waitUntil(lambda: world.host.status.step == 1)
+    world.dialogs.answers.update(stopping="keep", unsaved="discard")
+    assert not world.window.close()
+    assert world.bodies[0].commands == []
+    world.dialogs.answers["stopping"] = "save"
+    assert not world.window.close()
+    assert world.bodies[0].commands == ["stop_and_save"]
+    qtbot.waitUntil(lambda: not world.window.isVisible())
+
+
+def test_setup_pages_say_that_a_run_has_its_own_snapshot(make_world, qtbot, tmp_path):
+    world = make_world([RunStarted(run_id="r", folder=str(tmp_path)), planned()])
+    world.window.show()
+    world.make_ready()
+    world.window.desk.train()
+    assert world.window.banner.isHidden()
+    world.window.show_page("model")
+    assert world.window.banner.isVisible()
+    assert "own snapshot" in world.window.banner.words
+    world.bodies[0].over.set()
+    qtbot.waitUntil(lambda: not world.host.status.is_active)
+    assert world.window.banner.isHidden()
+
+
+def test_the_engine_host_follows_the_preference(world):
+    world.preferences.change(engine_host="thread")
+    assert world.host.mode == "thread"
+
+
+def test_starting_remembers_where_runs_are(make_world, tmp_path):
+    world = make_world()
+    world.window.show()
+    world.make_ready()
+    world.document.set_values({"output.folder": str(tmp_path / "out")}, "folder")
+    world.window.desk.train()
+    assert world.preferences.now.seen_runs == (str(tmp_path / "out"),)
+
+
+# The check
+
+
+def test_the_check_answers_from_a_child_process(qapp, qtbot, tmp_path):
+    document = Document()
+    checker = RunChecker(document)
+    assert not checker.is_checking, "a document with problems is not worth asking about"
+    document.set_values(
+        {"model.base": str(tmp_path / "none"), "data.folders": [{"path": str(tmp_path)}]}, "inputs"
+    )
+    qtbot.waitUntil(lambda: checker.estimate is not None, timeout=60_000)
+    estimate = checker.estimate
+    assert estimate.failure == ""
+    assert {problem.path for problem in estimate.problems} >= {"model.base"}
+    document.set_values({"training.steps": 3}, "steps")
+    assert checker.estimate is None, "an answer is for the settings it was asked about"
+    checker.stop()
+
+
+def test_a_question_that_cannot_be_asked_is_answered_all_the_same(qapp, qtbot, monkeypatch):
+    question = EngineQuestion()
+    monkeypatch.setattr("gui.shell.checker.engine_program", lambda: "no-such-program")
+    with qtbot.waitSignal(question.answered) as answer:
+        question.ask(["check"])
+    assert answer.args[0] is None
+    assert answer.args[1]
+
+
+def test_what_the_check_found_keeps_train_from_being_pressed(world, monkeypatch):
+    world.make_ready()
+    found = Estimate(problems=(Problem("model.base", "is no model"),), summary={})
+    world.window.checker._estimate = found
+    world.window.checker.changed.emit()
+    assert not world.window.bar.train.isEnabled()
+    assert world.window.bar.chip.chip.text == "1 problem"
+
+
+@pytest.mark.parametrize(
+    "estimate",
+    [None, Estimate(summary={}, failure="broken"), Estimate(summary={"total_steps": 3})],
+    ids=["none", "failed", "ready"],
+)
+def test_the_preflight_panel_fits_what_it_says(world, estimate):
+    panel = Preflight(world.window)
+    panel.show()
+    panel.show_for((), estimate, world.host.status)
+    panel.place_above(600, 10)
+    assert panel.geometry().bottom() < 600
+    assert panel.geometry().top() >= 0
+
+
+# Faults of the program
+
+
+def test_a_fault_in_any_thread_is_shown_once_with_its_story(qapp, qtbot, monkeypatch, tmp_path):
+    shown = []
+
+    class Dialog:
+        def __init__(self, text, config, parent):
+            shown.append(text)
+
+        def exec(self):
+            return 0
+
+    monkeypatch.setattr("gui.shell.crash.CrashDialog", Dialog)
+    monkeypatch.setattr(sys, "__excepthook__", lambda *details: None)
+    catcher = CrashCatcher()
+    try:
+        print(1 / len(shown))
+    except ZeroDivisionError as error:
+        catcher._take(type(error), error, error.__traceback__)
+    qtbot.waitUntil(lambda: len(shown) == 1)
+    assert "ZeroDivisionError" in shown[0]
+    assert "Aozora 0" in shown[0]
+    target = tmp_path / "report.zip"
+    write_report_zip(target, report_text("trace"), "{}")
+    assert target.stat().st_size > 100
+
+
+# Presets
+
+
+def test_a_broken_preset_of_the_user_spoils_no_other(qapp, tmp_path):
+    from aozora.runtime import config_folder
+    from gui.pages.start import all_presets
+
+    folder = config_folder() / "presets"
+    folder.mkdir(parents=True)
+    (folder / "broken.json").write_text("{", encoding="utf-8")
+    about = {"title": "Mine", "description": "d"}
+    (folder / "mine.json").write_text(json.dumps({"about": about}), encoding="utf-8")
+    found = all_presets()
+    assert [p.name for p in found.presets] == ["mine", *shipped_presets()]
+    assert len(found.faults) == 1
+    assert "broken.json" in found.faults[0]
+
+
+def test_one_window_takes_what_a_second_start_was_given(qapp, qtbot, tmp_path):
+    from gui.shell.single import SingleWindow, hand_over
+
+    assert not hand_over([])
+    single = SingleWindow()
+    got = []
+    single.asked.connect(got.append)
+    assert hand_over([tmp_path / "a b.json"])
+    qtbot.waitUntil(lambda: bool(got))
+    assert got == [[tmp_path / "a b.json"]]
+    single.close()
