@@ -140,6 +140,7 @@ class RunSizes:
         small_elements: Elements of its gradient sums.
         frozen: Frozen parameters outside the units' runs, each with its size, by unit.
         sum_itemsize: Bytes of a summed gradient by where it waits.
+        passing_itemsize: Bytes of one on its way there, with those of a narrower form of it.
         scratch: Work space of the update.
         trained: Number of trained weights.
         total: Number of all weights.
@@ -152,6 +153,7 @@ class RunSizes:
     small_elements: int
     frozen: tuple[tuple[str, int, bool], ...]
     sum_itemsize: Mapping[GradientPlace, int]
+    passing_itemsize: Mapping[GradientPlace, int]
     scratch: int
     trained: int
     total: int
@@ -206,9 +208,7 @@ class RunSizes:
             for record, numel in zip(unit.records, unit.chunks, strict=True):
                 largest = max(largest, record + numel * width)
             if place != "device":
-                passing = self.sum_itemsize[place]
-                if passing != self.itemsize:
-                    passing += self.itemsize
+                passing = self.passing_itemsize[place]
                 largest = max(largest, *(numel * passing for numel in unit.buckets), 0)
         return aligned(largest) + 4096
 
@@ -259,12 +259,10 @@ def sizes_of(
     units = lay_out(trained, frozen, whole_tensors=facts.rule.needs_shape)
     small = next((unit for unit in units if unit.is_small), None)
     measure = _Measure(facts.rule, dtype, moments)
-    single = micro_steps == 1 and dtype != torch.float16
-    widths: dict[GradientPlace, int] = {
-        "device": dtype.itemsize if single else 4,
-        "host": dtype.itemsize if single else (2 if sums == "bfloat16" else 4),
-        "nowhere": dtype.itemsize if single else 4,
-    }
+    is_single = micro_steps == 1 and dtype != torch.float16  # kept as it is
+    usual = dtype if is_single else torch.float32
+    parked = torch.bfloat16 if sums == "bfloat16" and not is_single else usual
+    summed: dict[GradientPlace, torch.dtype] = {"device": usual, "host": parked, "nowhere": usual}
     return RunSizes(
         itemsize=dtype.itemsize,
         units=tuple(measure.unit(unit) for unit in units if not unit.is_small),
@@ -272,7 +270,11 @@ def sizes_of(
         small_records=sum(measure.records(small)) if small else 0,
         small_elements=small.numel if small else 0,
         frozen=tuple(loose),
-        sum_itemsize=widths,
+        sum_itemsize={place: kept.itemsize for place, kept in summed.items()},
+        passing_itemsize={
+            place: kept.itemsize + (dtype.itemsize if kept != dtype else 0)
+            for place, kept in summed.items()
+        },
         scratch=measure.scratch(units),
         trained=sum(size.numel() for named in trained.values() for size in named.values()),
         total=sum(torch.Size(shape).numel() for shape in facts.shapes.values()),

@@ -19,7 +19,7 @@ from aozora.memory.accounting import (
 )
 from aozora.memory.activation_bytes import ActivationShape, Cost, peak_bytes
 from aozora.memory.machine import Machine, Rates
-from aozora.memory.recompute import RecomputePlan
+from aozora.memory.recompute import Level, RecomputePlan
 from aozora.memory.recompute_plan import FLOPS_PER_BYTE, plan_recompute, total_cost
 from aozora.memory.unet_parts import parts_from_shapes
 
@@ -109,6 +109,7 @@ class Forecaster:
         )
         self._share = sizes.total / coefficients.num_params
         self._work = self._share * training.batch_size * facts.latent_pixels / STANDARD_PIXELS
+        self._costs: dict[tuple[tuple[str, Level], ...], Cost] = {}
         self._all_again = self._again(RecomputePlan())
 
     @property
@@ -122,7 +123,10 @@ class Forecaster:
 
     def cost_of(self, plan: RecomputePlan) -> Cost:
         """Return what a plan stores and repeats."""
-        return total_cost(plan, self._parts, self._shape)
+        key = tuple(plan.levels.items())
+        if key not in self._costs:
+            self._costs[key] = total_cost(plan, self._parts, self._shape)
+        return self._costs[key]
 
     def stored_bytes(self, choice: Choice) -> int:
         """Return the activations that are stored beyond those of full recomputation."""
@@ -172,6 +176,10 @@ class Forecaster:
     @cache  # noqa: B019 - lives as long as one plan is made
     def _ring_bytes(self, wanted: int, gradients: GradientPlace) -> int:
         return self.sizes.ring_bytes(wanted, gradients)
+
+    @cache  # noqa: B019 - as above
+    def _bounce_bytes(self, gradients: GradientPlace) -> tuple[int, ...]:
+        return self.sizes.bounce_bytes(gradients)
 
     def _vram(self, choice: Choice) -> tuple[tuple[str, int], ...]:
         sizes, known = self.sizes, self._known
@@ -229,7 +237,7 @@ class Forecaster:
             records.remove(size)
         bounce: tuple[int, ...] = ()
         if self._machine.has_card and sum(weights) + sum(sums) + sum(records) > self._pins(choice):
-            bounce = sizes.bounce_bytes(choice.gradients)
+            bounce = self._bounce_bytes(choice.gradients)
         return {
             "copy buffers": bounce,
             "weights": weights,
