@@ -7,13 +7,14 @@ the page scrolls), the middle button pans.
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QPointF, Qt, Signal, Slot
-from PySide6.QtGui import QColor, QMouseEvent, QWheelEvent
+from PySide6.QtGui import QColor, QMouseEvent, QPaintEvent, QWheelEvent
 from PySide6.QtWidgets import QWidget
 
 from gui import theme
@@ -90,6 +91,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self._cross.setVisible(False)
         self.addItem(self._cross, ignoreBounds=True)
         self._mark_lines: list[Any] = []
+        self._paint_ms = 0.0
         theme.notifier().changed.connect(self.apply_theme)
         self.apply_theme()
 
@@ -158,6 +160,17 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
                 ink = theme.colour(_MARK_INKS[mark.kind], 0.8)
                 line.setPen(pg.mkPen(ink, width=1, style=dash))
                 line.setPos(mark.place(place))
+
+    def take_paint_ms(self) -> float:
+        """Return how long painting took since the last call."""
+        spent, self._paint_ms = self._paint_ms, 0.0
+        return spent
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Paint, and keep the time it takes: drawing is mostly that."""
+        started = time.perf_counter()
+        super().paintEvent(event)
+        self._paint_ms += (time.perf_counter() - started) * 1000
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         """Follow the pointer."""

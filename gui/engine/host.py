@@ -28,7 +28,6 @@ from gui.engine.history_keeper import HistoryKeeper
 from gui.engine.mailbox import Arrived, LogLine, Mailbox
 from gui.engine.states import (
     Checked,
-    EngineEnded,
     Happening,
     RunState,
     RunStatus,
@@ -106,6 +105,7 @@ class EngineHost(QObject):
         self._body: EngineBody | None = None
         self._thread: EngineThread | None = None
         self._job: Job | None = None
+        self._number = 0
         self._stop_asked_at = 0.0
         self._drain_timer = QTimer(self)
         self._drain_timer.setSingleShot(True)
@@ -190,7 +190,7 @@ class EngineHost(QObject):
             return True
         if not thread.wait(max(0, round(seconds * 1000))):
             return False
-        self._end(EngineEnded())
+        self._end(self._number)
         return True
 
     def _start(self, job: Job) -> bool:
@@ -203,7 +203,8 @@ class EngineHost(QObject):
         self.keeper.begin()
         self._advance(StartRequested())
         self._body = self._make_body(job, self._mode)
-        self._thread = EngineThread(self._body, self._mailbox, self)
+        self._number += 1
+        self._thread = EngineThread(self._number, self._body, self._mailbox, self)
         self._thread.arrived.connect(self._wake)
         self._thread.ended.connect(self._end)
         self.started.emit(job)
@@ -263,10 +264,11 @@ class EngineHost(QObject):
             self._advance(StopOverdue())
         self._tell_status()
 
-    @Slot(object)
-    def _end(self, end: EngineEnded) -> None:
-        if not self._status.is_engine_alive:
+    @Slot(int)
+    def _end(self, number: int) -> None:
+        if number != self._number or self._thread is None or not self._status.is_engine_alive:
             return
+        end = self._thread.end
         self._watch_timer.stop()
         self._drain_timer.stop()
         self._drain()

@@ -17,30 +17,34 @@ class EngineThread(QThread):
 
     Signals:
         arrived(): the mailbox was empty and is not any more.
-        ended(EngineEnded): the body is through; nothing comes after it.
+        ended(int): the body is through; nothing comes after it. Carries the number of the run,
+            because the signal of an earlier thread may come when a later one runs already.
     """
 
     arrived = Signal()
-    ended = Signal(object)
+    ended = Signal(int)
 
-    def __init__(self, body: EngineBody, mailbox: Mailbox, parent: QObject | None = None) -> None:
+    def __init__(
+        self, number: int, body: EngineBody, mailbox: Mailbox, parent: QObject | None = None
+    ) -> None:
         super().__init__(parent)
+        self._number = number
         self._body = body
         self._mailbox = mailbox
+        self.end = EngineEnded(message="the engine's thread broke off")
 
     def run(self) -> None:
         """Run the body; called by Qt in the new thread."""
-        end = EngineEnded(message="the engine's thread broke off")
         try:
-            end = self._body.run(self._post)
+            self.end = self._body.run(self._post)
         except Exception as error:  # noqa: BLE001 - the thread's end: a bug is shown, not swallowed
-            end = EngineEnded(
+            self.end = EngineEnded(
                 message=f"{type(error).__name__}: {error}",
                 hint="this is a bug in Aozora; please report it",
                 output=traceback.format_exc(),
             )
         finally:
-            self.ended.emit(end)
+            self.ended.emit(self._number)
 
     def _post(self, item: Event | LogLine) -> None:
         if self._mailbox.put(item):

@@ -359,6 +359,22 @@ def test_a_wait_at_the_end_of_the_program_takes_in_what_was_left(stage):
     assert len(one.listener.ends) == 1
 
 
+def test_the_late_end_of_an_earlier_run_does_not_end_the_next(stage):
+    one = stage("process", "slow", 10_000).start()
+    one.wait_for_step(2)
+    one.host.force_quit()
+    assert one.host.wait(10.0)
+    assert one.host.status.state is RunState.STOPPED
+    assert "by force" in one.host.status.message
+    # The first thread's signal is still on its way when the second run begins.
+    assert one.host.start({})
+    one.wait_for_step(5)
+    assert one.host.status.state is RunState.TRAINING
+    assert len(one.listener.ends) == 1
+    one.host.stop(save=True)
+    assert one.wait_for_end(ends=2).state is RunState.STOPPED
+
+
 def test_the_mode_of_the_next_run_can_be_chosen_while_one_goes_on(stage):
     one = stage("process", "slow", 10_000).start()
     one.wait_for_step(1)
