@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
 from PySide6.QtGui import (
-    QAccessible,
-    QAccessibleValueChangeEvent,
     QContextMenuEvent,
     QFontMetricsF,
     QHideEvent,
@@ -36,6 +34,7 @@ from gui.editors.lr_menu import LrMenu
 from gui.editors.lr_paint import paint_lr
 from gui.editors.lr_scene import LrScene, Units, spoken_point
 from gui.editors.lr_snap import snapped
+from gui.editors.spoken import SpokenWidget, announce
 from gui.theme import notifier
 
 _HIT_PX = 14.0
@@ -44,7 +43,7 @@ _DRAG_PX = 3.0
 _COMPACT_PX = 300
 
 
-class LrChart(QWidget):
+class LrChart(SpokenWidget):
     """A chart of a learning-rate curve that can be edited.
 
     It holds a snapshot; whoever owns the curve gives it anew after `committed`.
@@ -180,11 +179,7 @@ class LrChart(QWidget):
         return self.tr("{} points, none chosen").format(len(self._schedule.points))
 
     def _announce(self) -> None:
-        text = self.spoken_value()
-        if text != self.accessibleDescription():
-            self.setAccessibleDescription(text)
-            if QAccessible.isActive():
-                QAccessible.updateAccessibility(QAccessibleValueChangeEvent(self, text))
+        announce(self, self.spoken_value())
 
     # Geometry
 

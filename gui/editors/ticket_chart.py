@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from PySide6.QtCore import QEvent, QPointF, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import (
-    QAccessible,
-    QAccessibleValueChangeEvent,
     QContextMenuEvent,
     QFontMetricsF,
     QHideEvent,
@@ -20,6 +18,7 @@ from PySide6.QtWidgets import QApplication, QSizePolicy, QWidget
 
 from aozora.config.schema import TrainConfig
 from gui.editors.inks import inks
+from gui.editors.spoken import SpokenWidget, announce
 from gui.editors.ticket_axes import TicketAxes
 from gui.editors.ticket_edit import axis_top
 from gui.editors.ticket_gestures import Painting, Ruling, Scaling, Smoothing, TicketGesture
@@ -33,7 +32,7 @@ _COMPACT_PX = 300
 _CLICK_PX = 3.0
 
 
-class TicketChart(QWidget):
+class TicketChart(SpokenWidget):
     """A chart of a ticket pool that can be painted.
 
     It holds a snapshot; whoever owns the pool gives it anew after `committed`.
@@ -180,11 +179,7 @@ class TicketChart(QWidget):
         return text
 
     def _announce(self) -> None:
-        text = self.spoken_value()
-        if text != self.accessibleDescription():
-            self.setAccessibleDescription(text)
-            if QAccessible.isActive():
-                QAccessible.updateAccessibility(QAccessibleValueChangeEvent(self, text))
+        announce(self, self.spoken_value())
 
     # Geometry
 

@@ -497,6 +497,35 @@ def test_the_chart_speaks(chart):
     assert chart.accessibleDescription() == expected
 
 
+def test_screen_readers_hear_a_chart_and_its_value():
+    # In a process of its own: being active cannot be taken back.
+    code = """
+import sys
+from PySide6.QtGui import QAccessible
+from PySide6.QtWidgets import QApplication
+app = QApplication([])
+from gui.editors.lr_chart import LrChart
+from gui.editors.ticket_chart import TicketChart
+QAccessible.setActive(True)
+for kind in (LrChart, TicketChart, LrChart):
+    chart = kind()
+    chart.show()
+    told = QAccessible.queryAccessibleInterface(chart)
+    chart.choose((1,))
+    print(told.role().name, "|", told.text(QAccessible.Text.Value))
+    del told
+    chart.close()
+    chart.deleteLater()
+    del chart
+    app.processEvents()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Chart | point 2 of 4, 5.0 % of run, learning rate 1.00e-06"
+    assert lines[1] == "Chart | 50\u201399: 1.00\u00d7, 5.0%"
+    assert lines[2] == lines[0]
+
+
 @pytest.mark.parametrize("width", [200, 299, 320, 1600])
 @pytest.mark.parametrize(
     "points",
