@@ -77,7 +77,9 @@ class Segments(QFrame):
 
     def set_value(self, value: str) -> None:
         """Put ``value`` down without saying so."""
-        self._group.button(self._values.index(value)).setChecked(True)
+        chosen = self._group.button(self._values.index(value))
+        chosen.setChecked(True)
+        self.setFocusProxy(chosen)
 
     def button(self, value: str) -> QToolButton:
         """Return the button of ``value``."""
@@ -86,4 +88,5 @@ class Segments(QFrame):
         return button
 
     def _clicked(self, number: int) -> None:
+        self.setFocusProxy(self._group.button(number))
         self.chosen.emit(self._values[number])

@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication, QMenu
 
 from aozora.config.lr_presets import cosine
 from aozora.config.lr_schedule import DEFAULT_POINTS, LrPoint, LrSchedule
+from gui import theme
 from gui.document import Document
 from gui.editors.lr_table import RATE, SHAPE, SHARE, STEP
 from gui.editors.lr_value_dialog import LrValueDialog
@@ -461,6 +462,16 @@ def test_another_curve_in_the_middle_of_a_drag_wins(chart, document):
     document.set_values({CURVE: [[0, 1e-6], [1, 1e-7]]}, "x")
     QTest.mouseRelease(chart, Qt.MouseButton.LeftButton, NONE, at(chart, 1))
     assert len(curve(document).points) == 2
+
+
+def test_another_theme_in_the_middle_of_a_drag_keeps_the_drag(chart, document, qapp):
+    drag(chart, at(chart, 1), at(chart, 1) + QPoint(80, -30), release=False)
+    for name in ("light", "contrast", "dark"):
+        theme.apply(qapp, name)
+        assert not chart.grab().isNull()
+    assert chart.is_dragging
+    QTest.mouseRelease(chart, Qt.MouseButton.LeftButton, NONE, at(chart, 1) + QPoint(80, -30))
+    assert curve(document).points != DEFAULT_POINTS
 
 
 def test_losing_the_mouse_is_a_release(chart, document):
