@@ -16,7 +16,7 @@ formats use its 32 bits for integers.
 Rounding is dithered: up if the fraction exceeds a threshold that differs between elements and
 moves by the golden ratio from step to step. Over any few dozen steps an element's thresholds fill
 [0, 1) evenly (a Weyl sequence), so that values follow however slow a drift, as with random
-thresholds, but with less noise. int6 rounds to the nearest: see `optimizers.state_codec`.
+thresholds, but with less noise.
 """
 
 from __future__ import annotations
@@ -31,12 +31,16 @@ GRID_KEY = 0x2545F491
 """Key of the first threshold of each element on the float grid."""
 INT8_KEY = 0x1B873593
 """Key of the first threshold of each element in int8."""
+INT6_KEY = 0x4CF5AD43
+"""Key of the first threshold of each element in int6."""
 
 FINEST_SHIFT = 12
 WIDEST_SHIFT = {8: 20, 10: 18}
 """By number of bits, the shift at which 32 octaves fit."""
 
-INT8_COMPANDING = 4.0
+INT8_LEVELS = 127
+INT8_COMPANDING = 8.0
+INT8_BEND = INT8_COMPANDING / ((1 + INT8_COMPANDING) * INT8_LEVELS)
 INT6_LEVELS = 32
 INT6_REACH = 0.75
 INT6_TOP = 1.1
@@ -130,10 +134,19 @@ def encode_int8(
     companded, spare = (part.view(torch.float32).view(-1, QUANT_BLOCK) for part in scratch)
     _thresholds(*scratch, INT8_KEY, start, t).bitwise_right_shift_(16).bitwise_and_(0xFFFF)
     thresholds = spare.copy_(scratch[0].view(-1, QUANT_BLOCK)).mul_(2.0**-16)
-    relative = torch.div(rows, scales.clamp(min=SMALLEST_SCALE).unsqueeze(1), out=companded)
-    denominator = torch.abs(relative, out=rows).mul_(INT8_COMPANDING).add_(1.0)
-    relative.mul_(127 * (1 + INT8_COMPANDING)).div_(denominator)
-    out.copy_(relative.add_(thresholds).floor_().clamp_(-127, 127).view(-1))
+    torch.div(rows, scales.clamp(min=SMALLEST_SCALE).unsqueeze(1), out=companded)
+    out.copy_(torch.sign(companded, out=rows).view(-1))
+    denominator = torch.abs(companded, out=rows).mul_(INT8_COMPANDING).add_(1.0)
+    companded.abs_().mul_(INT8_LEVELS * (1 + INT8_COMPANDING)).div_(denominator)
+    # With b = INT8_BEND, a code c stands for c / (1 - b c), times a constant; so c + f is
+    # f (1 - b (c + 1)) / (1 - b (c + f)) of the way from c to c + 1.
+    thresholds.addcmul_(thresholds, companded, value=-INT8_BEND)
+    codes = torch.floor(companded, out=rows)
+    fraction = companded.sub_(codes)
+    below = 1 - INT8_BEND
+    fraction.addcmul_(fraction, codes, value=-INT8_BEND / below).mul_(below)
+    codes.add_(fraction.sub_(thresholds).sign_().clamp_(min=0)).clamp_(max=INT8_LEVELS)
+    out.copy_(codes.view(-1).mul_(out))
 
 
 def decode_int8(codes: Tensor, scales: Tensor, out: Tensor, scratch: Tensor) -> Tensor:
@@ -145,14 +158,21 @@ def decode_int8(codes: Tensor, scales: Tensor, out: Tensor, scratch: Tensor) -> 
         out: float32 (n,).
         scratch: float32 (n,).
     """
-    out.copy_(codes).mul_(1 / 127)
-    below = torch.abs(out, out=scratch).mul_(-INT8_COMPANDING).add_(1 + INT8_COMPANDING)
-    out.div_(below).view(-1, QUANT_BLOCK).mul_(scales.unsqueeze(1))
+    out.copy_(codes)
+    below = torch.abs(out, out=scratch).mul_(-INT8_BEND).add_(1.0)
+    out.div_(below).mul_(1 / (INT8_LEVELS * (1 + INT8_COMPANDING)))
+    out.view(-1, QUANT_BLOCK).mul_(scales.unsqueeze(1))
     return out
 
 
 def encode_int6(
-    values: Tensor, roots: Tensor, out: Tensor, *, scratch: tuple[Tensor, Tensor]
+    values: Tensor,
+    roots: Tensor,
+    out: Tensor,
+    *,
+    t: int,
+    start: int,
+    scratch: tuple[Tensor, Tensor],
 ) -> None:
     """Add the codes of ``values`` to ``out``, and leave in ``values`` what rounding took from them.
 
@@ -160,14 +180,18 @@ def encode_int6(
         values: float32 (n,); overwritten.
         roots: float32 (n,), from `roots_of` the second moment as it is kept.
         out: int8 (n,); holds the low bits of the second moment's codes, from 0 to 3.
+        t: Number of the step.
+        start: Place of the first value in its unit.
         scratch: Two int32 work spaces (n,).
     """
-    relative, codes = (part.view(torch.float32) for part in scratch)
-    torch.div(values, roots, out=relative).abs_().add_(INT6_REACH)
-    torch.reciprocal(relative, out=codes).mul_(-INT6_LEVELS * INT6_TOP * INT6_REACH)
-    codes.add_(INT6_LEVELS * INT6_TOP + 0.5).floor_().clamp_(max=INT6_LEVELS - 1).copysign_(values)
-    out.copy_(scratch[0].copy_(codes).mul_(4).add_(out))
-    values.sub_(_expand_int6(codes, relative).mul_(roots))
+    codes, spare = (part.view(torch.float32) for part in scratch)
+    _thresholds(*scratch, INT6_KEY, start, t).bitwise_right_shift_(16).bitwise_and_(0xFFFF)
+    spare.copy_(scratch[0]).mul_(2.0**-16)
+    torch.div(values, roots, out=codes).abs_().add_(INT6_REACH).reciprocal_()
+    codes.mul_(-INT6_LEVELS * INT6_TOP * INT6_REACH).add_(INT6_LEVELS * INT6_TOP)
+    codes.add_(spare).floor_().clamp_(max=INT6_LEVELS - 1).copysign_(values)
+    out.copy_(scratch[1].copy_(codes).mul_(4).add_(out))
+    values.sub_(_expand_int6(codes, spare).mul_(roots))
 
 
 def decode_int6(

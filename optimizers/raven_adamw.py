@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from optimizers.precision import StateFormat
-from optimizers.rule import Moments, StateSpec, first_moment_format, refuse_outside
-
-# Above this, the jitter that settling adds would be as large as an update; see `settle`.
-_SLOWEST_SETTLED_DECAY = 0.95
+from optimizers.rule import (
+    SLOWEST_8BIT_DECAY,
+    Moments,
+    StateSpec,
+    first_moment_format,
+    refuse_outside,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,23 +63,22 @@ class RavenAdamWRule:
         """Return the two moments."""
         return {
             "exp_avg": StateSpec(shape=shape, formats=("float32", "bfloat16", "int6")),
-            "exp_avg_sq": StateSpec(
-                shape=shape, formats=("float32", "uint16_sr", "uint8", "uint10")
-            ),
+            "exp_avg_sq": StateSpec(shape=shape, formats=("float32", "uint16_sr", "uint10")),
         }
 
     def formats(self, moments: Moments) -> dict[str, StateFormat]:
-        """Return how to keep each moment."""
+        """Return how to keep each moment; a slow first moment never in 8 bits.
+
+        Settling a slow one would add jitter as large as an update; see `settle`.
+        """
         if moments == "float32":
             return {"exp_avg": "float32", "exp_avg_sq": "float32"}
-        if moments == "16bit":
-            return {
-                "exp_avg": first_moment_format(self.beta1, moments),
-                "exp_avg_sq": "uint16_sr",
-            }
-        if self.beta1 <= _SLOWEST_SETTLED_DECAY:
+        if moments == "8bit" and self.beta1 <= SLOWEST_8BIT_DECAY:
             return {"exp_avg": "int6", "exp_avg_sq": "uint10"}
-        return {"exp_avg": first_moment_format(self.beta1, "16bit"), "exp_avg_sq": "uint8"}
+        return {
+            "exp_avg": first_moment_format(self.beta1, "16bit"),
+            "exp_avg_sq": "uint16_sr",
+        }
 
     def update(
         self,

@@ -16,6 +16,9 @@ Moments = Literal["8bit", "16bit", "float32"]
 FIRST_MOMENT_FORMATS: tuple[StateFormat, ...] = ("float32", "bfloat16", "int8")
 """Formats for running means of gradients."""
 
+SLOWEST_8BIT_DECAY = 0.95
+"""Up to here a mean may be kept in 8 bits: rounding errors are forgotten in some twenty steps."""
+
 # Up to here a first moment in bfloat16 moves by over half a unit in the last place at every step.
 _SLOWEST_BFLOAT16_DECAY = 0.99
 

@@ -118,7 +118,7 @@ def encode_states(
     high.copy_(torch.bitwise_right_shift(codes, 2, out=scratch[1]))
     low.copy_(torch.bitwise_and(codes, 3, out=scratch[1]))
     roots = roots_of(decode_grid(codes, scales, spare), spare)
-    encode_int6(values[first], roots, low, scratch=scratch)
+    encode_int6(values[first], roots, low, t=scalars.t, start=start, scratch=scratch)
     return values[first]
 
 

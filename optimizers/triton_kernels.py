@@ -33,10 +33,13 @@ LION = tl.constexpr(2)
 COLUMNS = tl.constexpr(QUANT_BLOCK)
 GRID_KEY = tl.constexpr(block_formats.GRID_KEY)
 INT8_KEY = tl.constexpr(block_formats.INT8_KEY)
+INT6_KEY = tl.constexpr(block_formats.INT6_KEY)
 FINEST_SHIFT = tl.constexpr(block_formats.FINEST_SHIFT)
 WIDEST_SHIFT_8 = tl.constexpr(block_formats.WIDEST_SHIFT[8])
 WIDEST_SHIFT_10 = tl.constexpr(block_formats.WIDEST_SHIFT[10])
 COMPANDING = tl.constexpr(block_formats.INT8_COMPANDING)
+INT8_LEVELS = tl.constexpr(float(block_formats.INT8_LEVELS))
+INT8_BEND = tl.constexpr(block_formats.INT8_BEND)
 LEVELS = tl.constexpr(block_formats.INT6_LEVELS)
 REACH = tl.constexpr(block_formats.INT6_REACH)
 TOP = tl.constexpr(block_formats.INT6_TOP)
@@ -58,6 +61,13 @@ def _noise(index, key):
 def _thresholds(index, key, dither):
     moved = _noise(index, key).to(tl.int32, bitcast=True) + dither
     return moved.to(tl.uint32, bitcast=True)
+
+
+@triton.jit
+def _fractions(index, key, dither):
+    """Return the thresholds' high halves as float32 in [0, 1), exactly."""
+    high = (_thresholds(index, key, dither) >> 16).to(tl.int32, bitcast=True)
+    return high.to(tl.float32) * (1 / 65536)
 
 
 @triton.jit
@@ -97,9 +107,9 @@ def _decode(values, scales, offsets, mask, rows, row_mask, FORMAT: tl.constexpr)
         decoded = ((stored.to(tl.int32) & 0xFFFF) << 15).to(tl.float32, bitcast=True)
     elif FORMAT == INT8:
         largest = tl.load(scales + rows, mask=row_mask, other=0.0)[:, None]
-        companded = stored.to(tl.float32) * (1 / 127)
-        below = (1 + COMPANDING) - COMPANDING * tl.abs(companded)
-        decoded = tl.div_rn(companded, below) * largest
+        codes = stored.to(tl.float32)
+        relative = tl.div_rn(codes, 1.0 - INT8_BEND * tl.abs(codes))
+        decoded = relative * (1 / (INT8_LEVELS * (1 + COMPANDING))) * largest
     elif FORMAT == UINT8:
         decoded = _decode_grid(stored.to(tl.int32), scales, rows, row_mask)
     else:
@@ -120,14 +130,17 @@ def _encode(
     elif FORMAT == INT8:
         largest = tl.max(tl.abs(state), axis=1)
         tl.store(scales + rows, largest, mask=row_mask)
-        # The float32 of the noise's high half, exactly.
-        noise = (_thresholds(index, INT8_KEY, dither) >> 16).to(tl.int32, bitcast=True)
-        threshold = noise.to(tl.float32) * (1 / 65536)
-        relative = tl.div_rn(state, tl.maximum(largest, SMALLEST_SCALE)[:, None] + 0.0 * state)
+        threshold = _fractions(index, INT8_KEY, dither)
+        scale = tl.maximum(largest, SMALLEST_SCALE)[:, None]
+        relative = tl.div_rn(tl.abs(state), tl.broadcast_to(scale, state.shape))
         companded = tl.div_rn(
-            relative * (127 * (1 + COMPANDING)), tl.abs(relative) * COMPANDING + 1.0
+            relative * (INT8_LEVELS * (1 + COMPANDING)), relative * COMPANDING + 1.0
         )
-        codes = tl.minimum(tl.maximum(tl.floor(companded + threshold), -127.0), 127.0)
+        codes = tl.floor(companded)
+        share = (companded - codes) * (1.0 - INT8_BEND * (codes + 1.0))
+        codes += (share > threshold * (1.0 - INT8_BEND * companded)).to(tl.float32)
+        codes = tl.minimum(codes, INT8_LEVELS)
+        codes = tl.where(state < 0, -codes, codes)
         tl.store(values + offsets, codes.to(tl.int8), mask=mask)
     elif FORMAT == UINT8:
         codes, _ = _encode_grid(state, scales, rows, row_mask, index, dither, 254, WIDEST_SHIFT_8)
@@ -162,14 +175,13 @@ def _encode_pair(
     tl.store(high_values + offsets, (codes >> 2).to(tl.uint8), mask=mask)
     roots = tl.maximum(tl.sqrt_rn(kept), SMALLEST_SCALE)
     relative = tl.abs(tl.div_rn(first, roots)) + REACH
-    nearest = tl.floor(
-        (LEVELS * TOP + 0.5) - tl.div_rn(LEVELS * TOP * REACH + 0.0 * relative, relative)
-    )
-    nearest = tl.minimum(nearest, LEVELS - 1.0)
-    nearest = tl.where(first < 0, -nearest, nearest)
-    low = nearest.to(tl.int32) * 4 + (codes & 3)
+    companded = LEVELS * TOP - (LEVELS * TOP * REACH) / relative
+    rounded = tl.floor(companded + _fractions(index, INT6_KEY, dither))
+    rounded = tl.minimum(rounded, LEVELS - 1.0)
+    rounded = tl.where(first < 0, -rounded, rounded)
+    low = rounded.to(tl.int32) * 4 + (codes & 3)
     tl.store(low_values + offsets, low.to(tl.int8), mask=mask)
-    return first - _expand_int6(nearest) * roots
+    return first - _expand_int6(rounded) * roots
 
 
 @triton.jit

@@ -12,6 +12,7 @@ from torch import Tensor
 from optimizers.precision import StateFormat
 from optimizers.rule import (
     FIRST_MOMENT_FORMATS,
+    SLOWEST_8BIT_DECAY,
     Moments,
     StateSpec,
     first_moment_format,
@@ -62,14 +63,17 @@ class VeloRMSRule:
         """Return velocity and rms."""
         return {
             "velocity": StateSpec(shape=shape, formats=FIRST_MOMENT_FORMATS),
-            "rms": StateSpec(shape=shape, formats=("float32", "uint8")),
+            "rms": StateSpec(shape=shape, formats=("float32", "uint16_sr", "uint8")),
         }
 
     def formats(self, moments: Moments) -> dict[str, StateFormat]:
-        """Return how to keep velocity and rms."""
+        """Return how to keep velocity and rms, which change fast; slow ones never in 8 bits."""
+        if moments == "float32":
+            return {"velocity": "float32", "rms": "float32"}
+        is_fast = self.momentum <= SLOWEST_8BIT_DECAY
         return {
-            "velocity": first_moment_format(self.momentum, moments),
-            "rms": "float32" if moments == "float32" else "uint8",
+            "velocity": first_moment_format(self.momentum, moments if is_fast else "16bit"),
+            "rms": "uint8" if is_fast else "uint16_sr",
         }
 
     def update(
