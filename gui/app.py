@@ -63,6 +63,7 @@ def open_window(preferences: PreferenceKeeper, paths: Sequence[Path]) -> MainWin
     window.files.restore()
     page = preferences.now.page
     window.show_page(page if page in _FIRST_PAGES else "start")
+    window.recovery.look(preferences.now.seen_runs, preferences.now.dismissed)
     for path in paths:
         window.take(path)
     return window

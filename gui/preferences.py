@@ -41,6 +41,7 @@ class Preferences:
         geometry: Place and size of the window, as Qt writes them, in hex.
         recent: Config files opened or saved last, newest first.
         seen_runs: Output folders in which runs are looked for, newest first.
+        dismissed: Names of runs that died and that the user does not want to be told of again.
     """
 
     theme: ThemeSetting = "system"
@@ -53,6 +54,7 @@ class Preferences:
     geometry: str = ""
     recent: tuple[str, ...] = ()
     seen_runs: tuple[str, ...] = ()
+    dismissed: tuple[str, ...] = ()
 
     def with_recent(self, path: Path) -> Preferences:
         """Return the preferences with ``path`` as the newest file."""
@@ -65,6 +67,10 @@ class Preferences:
     def with_runs_in(self, folder: str) -> Preferences:
         """Return the preferences with ``folder`` as the newest place of runs."""
         return replace(self, seen_runs=_newest_first(folder, self.seen_runs))
+
+    def with_dismissed(self, name: str) -> Preferences:
+        """Return the preferences with the run called ``name`` put aside."""
+        return replace(self, dismissed=_newest_first(name, self.dismissed))
 
 
 def _newest_first(item: str, items: tuple[str, ...]) -> tuple[str, ...]:

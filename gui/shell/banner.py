@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QRectF, Qt, QTimer
+from PySide6.QtCore import QRectF, Qt, QTimer, Signal
 from PySide6.QtGui import QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QWidget
 
@@ -14,7 +14,15 @@ _FLASH_MS = 1200
 
 
 class Banner(QFrame):
-    """One sentence with an icon, and possibly one thing to do about it."""
+    """One sentence with an icon, and possibly one thing to do about it.
+
+    Signals:
+        acted: The button was pressed.
+        dismissed: The user has read it.
+    """
+
+    acted = Signal()
+    dismissed = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -28,7 +36,8 @@ class Banner(QFrame):
         self._text.setWordWrap(True)
         self.button = QPushButton()
         self.close_button = QPushButton(self.tr("Dismiss"))
-        self.close_button.clicked.connect(self.hide)
+        self.button.clicked.connect(self._act)
+        self.close_button.clicked.connect(self._dismiss)
         row.addWidget(self._icon)
         row.addWidget(self._text, 1)
         row.addWidget(self.button)
@@ -45,6 +54,14 @@ class Banner(QFrame):
         self.button.setVisible(bool(button))
         self.close_button.setVisible(can_close)
         self.show()
+
+    def _act(self) -> None:
+        self.hide()
+        self.acted.emit()
+
+    def _dismiss(self) -> None:
+        self.hide()
+        self.dismissed.emit()
 
     @property
     def words(self) -> str:

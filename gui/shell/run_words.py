@@ -30,6 +30,8 @@ def chip(status: RunStatus, estimate: Estimate | None, is_checking: bool) -> Chi
     if status.silent_seconds and status.is_active:
         text = tr("No word for {0}").format(duration_text(status.silent_seconds))
         return Chip(text, "warn", "warning")
+    if status.problems and not status.is_active and status.state is not RunState.FAILED:
+        return _before(status, estimate, is_checking)
     match status.state:
         case RunState.PREPARING:
             return Chip(phase_words(status), "accent", "run")

@@ -21,7 +21,10 @@ from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QVBoxLayou
 
 from gui import theme
 from gui.document import Document
+from gui.engine.desktop import DesktopLink, title_words
+from gui.engine.figures import RunFigures
 from gui.engine.host import EngineHost
+from gui.engine.run_folders import RunFolder
 from gui.engine.states import RunStatus
 from gui.forms.controls import upright_rule
 from gui.preferences import PreferenceKeeper, Preferences
@@ -38,6 +41,7 @@ from gui.shell.page_list import entries, page_of, page_specs, spec_of
 from gui.shell.page_stack import PageStack
 from gui.shell.preflight import Preflight
 from gui.shell.rail import Rail
+from gui.shell.recovery import RunRecovery, recovery_words
 from gui.shell.run_bar import HEIGHT as RUN_BAR_HEIGHT
 from gui.shell.run_bar import RunBar
 from gui.shell.run_desk import RunDesk
@@ -82,8 +86,13 @@ class MainWindow(QMainWindow):
         self.links = PageLinks(self)
         self.help = HelpPanel(self.document)
         self.banner = Banner()
+        self.notice = Banner()
         self.bar = RunBar(self.host, self.checker)
         self.preflight = Preflight(self)
+        self.recovery = RunRecovery(self)
+        self.desktop = DesktopLink(self.host, self)
+        self._lost: RunFolder | None = None
+        self._run_words = ""
         self._may_close = False
         self._wants_help = preferences.now.is_help_open
         self._lay_out()
@@ -96,10 +105,12 @@ class MainWindow(QMainWindow):
         self.restoreGeometry(geometry)
         self._show_title()
         self._show_problems()
+        self._take_preferences(preferences.now)
 
     def _lay_out(self) -> None:
         middle = QVBoxLayout()
         middle.setSpacing(0)
+        middle.addWidget(self.notice)
         middle.addWidget(self.banner)
         middle.addWidget(self.pages, 1)
         row = QHBoxLayout()
@@ -139,6 +150,10 @@ class MainWindow(QMainWindow):
         desk.over.connect(self._close_after_run)
         files.restored.connect(self._tell_restored)
         self.host.status_changed.connect(self._follow_run)
+        self.host.figures_changed.connect(self._show_figures)
+        self.recovery.found.connect(self._tell_lost_run)
+        self.notice.acted.connect(self._act_on_notice)
+        self.notice.dismissed.connect(self._notice_dismissed)
         self.preferences.changed.connect(self._take_preferences)
         bar.train_asked.connect(desk.train)
         bar.stop_asked.connect(desk.save_and_stop)
@@ -250,6 +265,7 @@ class MainWindow(QMainWindow):
 
     @Slot(object)
     def _take_preferences(self, preferences: Preferences) -> None:
+        self.desktop.set_wishes(keeps_awake=preferences.keeps_awake, notifies=preferences.notifies)
         wanted = theme.resolved(preferences.theme)
         if wanted != theme.tokens().name:
             app = QApplication.instance()
@@ -275,7 +291,8 @@ class MainWindow(QMainWindow):
     @Slot()
     def _show_title(self) -> None:
         mark = "*" if self.document.is_dirty else ""
-        self.setWindowTitle(f"{self.document.origin.name}{mark} - Aozora")
+        run = f"{self._run_words} - " if self._run_words else ""
+        self.setWindowTitle(f"{run}{self.document.origin.name}{mark} - Aozora")
 
     @Slot()
     def _fill_recent(self) -> None:
@@ -345,14 +362,41 @@ class MainWindow(QMainWindow):
                 self.tr("The running job uses its own snapshot; changes apply to the next start."),
                 "run",
             )
-        elif self.banner.property("lasting") != "true":
+        else:
             self.banner.hide()
 
     @Slot()
     def _tell_restored(self) -> None:
-        self.banner.show_words(
+        self.notice.show_words(
             self.tr("Unsaved changes of the last session are back."), "undo", can_close=True
         )
+
+    @Slot(object)
+    def _tell_lost_run(self, run: RunFolder) -> None:
+        self._lost = run
+        button = self.tr("Resume…") if run.state else self.tr("Show it")
+        self.notice.show_words(recovery_words(run), "warning", button=button, can_close=True)
+
+    @Slot()
+    def _act_on_notice(self) -> None:
+        run, self._lost = self._lost, None
+        if run is not None and run.state:
+            self.links.resume_from(Path(run.state))
+        elif run is not None:
+            self.links.show_run(run.path)
+
+    @Slot()
+    def _notice_dismissed(self) -> None:
+        run, self._lost = self._lost, None
+        if run is not None:
+            self.preferences.take(self.preferences.now.with_dismissed(run.path.name))
+
+    @Slot(object)
+    def _show_figures(self, figures: RunFigures) -> None:
+        words = title_words(self.host.status, figures)
+        if words != self._run_words:
+            self._run_words = words
+            self._show_title()
 
     # Files from outside, and the end
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QEvent, QMimeData, QPointF, Qt, QUrl
@@ -17,6 +18,7 @@ from aozora.events import RunFinished, RunPlanned, RunStarted, StepCompleted
 from gui import theme
 from gui.document import Document
 from gui.engine.host import EngineHost
+from gui.engine.run_folders import RunFolder
 from gui.engine.states import RunState
 from gui.forms.editors import line_of
 from gui.preferences import PreferenceKeeper
@@ -26,6 +28,7 @@ from gui.shell.estimate import Estimate
 from gui.shell.files import working_copy_path
 from gui.shell.page_list import entries, page_specs
 from gui.shell.preflight import Preflight
+from gui.shell.recovery import lost_run, recovery_words
 from gui.shell.window import MainWindow
 from tests.gui.shell_fakes import FakeBody, FakeDialogs
 
@@ -270,7 +273,7 @@ def test_unsaved_changes_survive_a_crash(make_world):
     assert second.window.files.restore()
     assert second.document.value("training.steps") == 5
     assert second.document.is_dirty
-    assert "back" in second.window.banner.words
+    assert "back" in second.window.notice.words
 
 
 def test_a_broken_working_copy_does_not_keep_the_window_shut(make_world):
@@ -462,6 +465,34 @@ def test_starting_remembers_where_runs_are(make_world, tmp_path):
     world.document.set_values({"output.folder": str(tmp_path / "out")}, "folder")
     world.window.desk.train()
     assert world.preferences.now.seen_runs == (str(tmp_path / "out"),)
+
+
+def _run(name, **values):
+    plain = {"run_id": name, "name": name, "outcome": "finished", "started": 0.0, "last_sign": 0.0}
+    return RunFolder(path=Path("runs", name), **{**plain, **values})
+
+
+def test_only_the_newest_run_is_told_of_and_only_if_it_died():
+    died = _run("b", outcome="died", started=2.0, step=7, state="b.pt", state_step=5)
+    assert lost_run([_run("a"), died], []) is died
+    assert lost_run([_run("c", started=3.0), died], []) is None
+    assert lost_run([died], ["b"]) is None
+    assert lost_run([], []) is None
+    assert recovery_words(died) == "b ended unexpectedly at step 7. Its last state is of step 5."
+
+
+def test_a_run_that_died_is_offered_once(world, qtbot, tmp_path):
+    folder = tmp_path / "runs" / "lost-1"
+    folder.mkdir(parents=True)
+    facts = {"run_id": "r", "name": "lost", "started": "2026-01-02T03:04:05+0000", "process": 1}
+    (folder / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    (folder / "events.jsonl").write_text("", encoding="utf-8")
+    with qtbot.waitSignal(world.window.recovery.found):
+        world.window.recovery.look([str(tmp_path)], [])
+    assert "lost ended unexpectedly" in world.window.notice.words
+    qtbot.mouseClick(world.window.notice.close_button, Qt.MouseButton.LeftButton)
+    assert world.window.notice.isHidden()
+    assert world.preferences.now.dismissed == ("lost-1",)
 
 
 # The check
