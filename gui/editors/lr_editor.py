@@ -283,8 +283,8 @@ class LrEditor(QWidget):
 
     def _hint(self) -> str:
         return self.tr(
-            "Click the line to add a point, drag it off to remove it."
-            " Alt: no snapping. Shift: one direction. Ctrl+drag: the whole curve."
+            "Click the line to add a point; drag one off to remove it."
+            " Alt: no snap. Shift: one direction. Ctrl: whole curve."
         )
 
     def _refresh(self) -> None:

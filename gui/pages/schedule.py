@@ -84,7 +84,9 @@ class Page(FormPage):
         trained = None
         if self._trained is not None and plan.steps > 1:
             trained = min((self._trained[0] - 1) / (plan.steps - 1), 1.0)
-        run = Run(plan.steps, plan.steps_per_epoch, int(value("checkpoints.every_steps")), trained)
+        saves = value("checkpoints.every_steps")
+        saves = saves if isinstance(saves, int) else 0
+        run = Run(plan.steps, plan.steps_per_epoch, saves, trained)
         self.editor.set_run(run, adam=value("optimizer.kind") in _ADAM_LIKE)
         self.editor.set_resume(*(self._trained or (None, 0.0)))
         try:

@@ -12,6 +12,7 @@ from PySide6.QtGui import QContextMenuEvent, QGuiApplication, QMouseEvent, QWhee
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QMenu
 
+from aozora.config.codec import decode_config
 from aozora.config.lr_presets import cosine
 from aozora.config.lr_schedule import DEFAULT_POINTS, LrPoint, LrSchedule
 from gui import theme
@@ -91,6 +92,14 @@ def test_dragging_a_point_is_one_undo_step(chart, document):
     assert curve(document).points == DEFAULT_POINTS
     assert chart.schedule.points == DEFAULT_POINTS
     assert not document.undo_title
+
+
+def test_the_curve_drawn_is_the_one_the_engine_reads(chart, document):
+    drag(chart, at(chart, 1), at(chart, 1) + QPoint(83, -37))
+    drag(chart, at(chart, 3), at(chart, 3) + QPoint(0, 400), ALT)
+    engine = decode_config(document.config()).schedule.learning_rate
+    assert engine == chart.schedule
+    assert engine.sample(777) == chart.schedule.sample(777)
 
 
 def test_escape_in_a_drag_leaves_everything_as_it_was(chart, document):
@@ -551,6 +560,25 @@ for kind in (LrChart, TicketChart, LrChart):
 def test_odd_curves_and_sizes_can_be_shown(document, chart, width, points):
     document.set_values({CURVE: points}, "x")
     chart.resize(width, 260)
+    assert not chart.grab().isNull()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (CURVE, "straight"),
+        (CURVE, [[0, "high"], [1, 0]]),
+        ("checkpoints.every_steps", "often"),
+        ("training.steps", "many"),
+        ("training.epochs", None),
+        ("training.batch_size", -4),
+        ("optimizer", "best"),
+    ],
+)
+def test_faulty_values_of_a_file_leave_the_curve_as_it_was(document, chart, path, value):
+    document.set_values({path: value}, "x")
+    assert document.problems()
+    assert chart.schedule.points == DEFAULT_POINTS
     assert not chart.grab().isNull()
 
 

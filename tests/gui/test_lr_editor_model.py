@@ -263,6 +263,27 @@ def drag(schedule, chosen, grabbed, dx, dy, keys, run=RUN):
     return gesture.at(press[0] + dx, press[1] + dy, keys)
 
 
+@given(
+    curves(),
+    st.sets(st.integers(0, 7)),
+    st.integers(0, 7),
+    st.floats(-900, 900),
+    st.floats(-500, 500),
+    st.builds(Modifiers, st.booleans(), st.booleans()),
+    st.sampled_from([Run(), Run(2), Run(20), Run(2001, 100.0), Run(2001, trained=0.4)]),
+)
+def test_no_drag_makes_an_unsound_curve(schedule, chosen, grabbed, dx, dy, keys, run):
+    grabbed %= len(schedule.points)
+    chosen = tuple(sorted({i for i in chosen if i < len(schedule.points)} | {grabbed}))
+    shown = drag(schedule, chosen, grabbed, dx, dy, keys, run)
+    assert is_sound(shown.schedule)
+    for index in shown.chosen:
+        assert index < len(shown.schedule.points)
+    for old in schedule.points:
+        if run.is_locked(old.x):
+            assert old in shown.schedule.points
+
+
 def test_a_drag_that_does_not_move_changes_nothing():
     schedule = LrSchedule()
     for index in range(4):

@@ -354,6 +354,27 @@ def test_faults_of_the_pool_are_said(page, chart, document):
     assert any("999" in t for t in page.editor.remarks.texts())
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (DISTRIBUTION, "bumpy"),
+        (f"{DISTRIBUTION}.weights", [1, 2, 3]),
+        ("timesteps.bins", 7),
+        ("timesteps.minimum", "low"),
+        ("training.seed", "lucky"),
+        ("buckets.resolution", None),
+        ("training.steps", "many"),
+    ],
+)
+def test_faulty_values_of_a_file_leave_the_bars_as_they_were(document, chart, path, value):
+    if path.endswith("weights"):
+        document.set_values({f"{DISTRIBUTION}.kind": "custom"}, "x")
+    document.set_values({path: value}, "x")
+    assert document.problems()
+    assert list(chart.weights) == FLAT
+    assert not chart.grab().isNull()
+
+
 def test_without_a_known_length_there_are_shares_but_no_tickets(page, document):
     document.set_values({"training.epochs": 3.0}, "x")
     assert page.editor.table.bars.index(0, TICKETS).data() == "\u2013"
