@@ -276,7 +276,7 @@ def update_chunk(
         gradient_scale: Pointer to one float32.
         magnitude: Pointer to one float32 as int32: non-negative floats are ordered as integers,
             and NaN comes after infinity.
-        count: Number of elements in the chunk; whole blocks if a format has scales.
+        count: Number of elements in the chunk: whole blocks.
         start: See `optimizers.chunk.Chunk`.
         first_key: Key of the first moment's noise.
         second_key: Key of the second's.
@@ -298,7 +298,8 @@ def update_chunk(
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_mask = rows * COLUMNS < count
     offsets = rows[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    mask = offsets < count
+    # A mask that is the same along a row lets neighbours be loaded together.
+    mask = tl.broadcast_to(row_mask[:, None], (ROWS, COLUMNS))
     index = start + offsets
     exact = _read_weight(weight, master, offsets, mask, WEIGHT)
     fresh = tl.load(gradient + offsets, mask=mask, other=0.0).to(tl.float32)

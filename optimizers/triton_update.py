@@ -116,6 +116,7 @@ class TritonUpdate:
     ) -> None:
         """Update ``chunk`` in place; see `optimizers.chunk_update.ChunkUpdate`."""
         count = chunk.weight.numel()
+        assert count % QUANT_BLOCK == 0
         if count == 0:
             return
         names = self._states
