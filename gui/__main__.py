@@ -83,7 +83,7 @@ def _screenshots(options: argparse.Namespace) -> int:
         preferences.change(theme=options.theme)
         window = MainWindow(preferences)
         for path in options.paths:
-            window.take(path)
+            window.intake.take(path)
         written = take_screenshots(
             window,
             options.screenshots,

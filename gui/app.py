@@ -63,9 +63,9 @@ def open_window(preferences: PreferenceKeeper, paths: Sequence[Path]) -> MainWin
     window.files.restore()
     page = preferences.now.page
     window.show_page(page if page in _FIRST_PAGES else "start")
-    window.recovery.look(preferences.now.seen_runs, preferences.now.dismissed)
+    window.notices.recovery.look(preferences.now.seen_runs, preferences.now.dismissed)
     for path in paths:
-        window.take(path)
+        window.intake.take(path)
     return window
 
 
@@ -81,7 +81,7 @@ def run_application(paths: Sequence[Path]) -> int:
     window = open_window(preferences, paths)
     catcher.watch(window, window.document.config)
     single = SingleWindow(app)
-    single.asked.connect(window.take_from_second_start)
+    single.asked.connect(window.intake.take_from_second_start)
     window.show()
     code = app.exec()
     single.close()

@@ -39,7 +39,7 @@ class PageLinks(QObject):
     def _made(self, key: str, page: Any) -> None:
         if key == "start":
             page.preset_chosen.connect(self._take_preset)
-            page.file_chosen.connect(self._window.take)
+            page.file_chosen.connect(self._window.intake.take)
             page.open_asked.connect(self._window.files.ask_open)
             page.setting_asked.connect(self._window.go_to)
             page.page_asked.connect(self._window.show_page)

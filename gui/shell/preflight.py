@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Qt, Signal, Slot
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
     QFrame,
@@ -17,11 +17,15 @@ from PySide6.QtWidgets import (
 
 from aozora.errors import Problem
 from gui import theme
+from gui.engine.host import EngineHost
 from gui.engine.states import RunState, RunStatus
 from gui.forms.controls import TonedLabel, rule, tool_button
 from gui.forms.setting_row import sentence
 from gui.forms.shapes import shape_of
+from gui.shell.checker import RunChecker
 from gui.shell.estimate import Estimate, facts, memory_sentence
+from gui.shell.run_bar import HEIGHT as RUN_BAR_HEIGHT
+from gui.shell.run_desk import RunDesk
 from gui.words import counted, tr
 
 _WIDTH = 520
@@ -42,14 +46,19 @@ class Preflight(QFrame):
 
     Signals:
         go_asked: The path of the setting the user wants to mend.
-        check_asked: The user wants the run to be checked again.
     """
 
     go_asked = Signal(str)
-    check_asked = Signal()
 
-    def __init__(self, parent: QWidget) -> None:
+    def __init__(
+        self, parent: QWidget, desk: RunDesk, checker: RunChecker, host: EngineHost
+    ) -> None:
         super().__init__(parent)
+        self._desk = desk
+        self._checker = checker
+        self._host = host
+        desk.problems_changed.connect(self.refresh)
+        host.status_changed.connect(self.refresh)
         self.setProperty("card", "true")
         self.setAutoFillBackground(True)
         self.setFixedWidth(_WIDTH)
@@ -70,6 +79,23 @@ class Preflight(QFrame):
         column.addWidget(self._area, 1)
         self._height = 0
         self.hide()
+
+    @Slot()
+    def toggle(self) -> None:
+        """Show or hide it."""
+        self.setVisible(not self.isVisible())
+        self.refresh()
+
+    @Slot()
+    def refresh(self) -> None:
+        """Say what holds now, if it is seen."""
+        if self.isVisible():
+            self.show_for(self._desk.problems(), self._checker.estimate, self._host.status)
+            self.place()
+
+    def place(self) -> None:
+        """Stand above the run bar."""
+        self.place_above(self.window().height() - RUN_BAR_HEIGHT, theme.GAP_3)
 
     def show_for(
         self, problems: tuple[Problem, ...], estimate: Estimate | None, status: RunStatus
@@ -157,7 +183,7 @@ class Preflight(QFrame):
 
     def _again(self) -> QPushButton:
         button = QPushButton(self.tr("Check again"))
-        button.clicked.connect(self.check_asked)
+        button.clicked.connect(self._checker.check_now)
         return button
 
     def _facts(self, estimate: Estimate) -> QGridLayout:

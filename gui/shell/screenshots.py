@@ -70,7 +70,7 @@ def take_screenshots(
         save_picture(window, target)
         written.append(target)
     window.show_page("start")
-    window.toggle_preflight()
+    window.preflight.toggle()
     settle()
     target = folder / f"{len(written) + 1:02}-preflight.png"
     save_picture(window, target)

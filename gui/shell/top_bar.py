@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QPalette
+from PySide6.QtCore import Qt, Signal, Slot
+from PySide6.QtGui import QAction, QPalette
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -21,6 +22,7 @@ from gui import theme
 from gui.document import Document
 from gui.forms.controls import rule, tool_button
 from gui.icons import icon
+from gui.preferences import PreferenceKeeper
 from gui.shell.search import Entry
 from gui.shell.search_box import SearchBox
 
@@ -39,6 +41,7 @@ class TopBar(QWidget):
     Signals:
         new_asked, open_asked, save_asked, save_as_asked, preset_asked, compare_asked: The user
             wants it.
+        recent_chosen: The path of a recent file.
         theme_asked: The next theme is wanted.
         help_asked: The help panel is to be shown or hidden.
     """
@@ -49,13 +52,19 @@ class TopBar(QWidget):
     save_as_asked = Signal()
     preset_asked = Signal()
     compare_asked = Signal()
+    recent_chosen = Signal(object)
     theme_asked = Signal()
     help_asked = Signal()
 
     def __init__(
-        self, document: Document, entries: Sequence[Entry], parent: QWidget | None = None
+        self,
+        document: Document,
+        preferences: PreferenceKeeper,
+        entries: Sequence[Entry],
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
+        self._preferences = preferences
         self._document = document
         self.setFixedHeight(49)
         whole = QVBoxLayout(self)
@@ -78,6 +87,8 @@ class TopBar(QWidget):
         self.menu.setLayoutDirection(Qt.LayoutDirection.LeftToRight)
         self.name.setMenu(self.menu)
         self.recent = QMenu(self.tr("Recent files"), self)
+        self.recent.setToolTipsVisible(True)
+        self.recent.aboutToShow.connect(self._fill_recent)
         self._fill_menu()
         self.save = self._button("save", self.tr("Save (Ctrl+S)"))
         self.undo = self._button("undo", self.tr("Undo"))
@@ -116,6 +127,23 @@ class TopBar(QWidget):
         self.menu.addAction(icon("save"), self.tr("Save\tCtrl+S"), self.save_asked.emit)
         save_as = self.tr("Save as…\tCtrl+Shift+S")
         self.menu.addAction(icon("save"), save_as, self.save_as_asked.emit)
+
+    @Slot()
+    def _fill_recent(self) -> None:
+        self.recent.clear()
+        for name in self._preferences.now.recent:
+            action = self.recent.addAction(Path(name).stem)
+            action.setToolTip(name)
+            action.setData(name)
+            action.triggered.connect(self._choose_recent)
+        if not self._preferences.now.recent:
+            self.recent.addAction(self.tr("none yet")).setEnabled(False)
+
+    @Slot()
+    def _choose_recent(self) -> None:
+        action = self.sender()
+        assert isinstance(action, QAction)
+        self.recent_chosen.emit(Path(str(action.data())))
 
     def refresh(self) -> None:
         """Show name, unsaved mark and what can be undone."""

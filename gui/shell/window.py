@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
 
 from PySide6.QtCore import QByteArray, Qt, Slot
 from PySide6.QtGui import (
-    QAction,
     QCloseEvent,
     QDragEnterEvent,
     QDropEvent,
@@ -21,28 +18,23 @@ from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QVBoxLayou
 
 from gui import theme
 from gui.document import Document
-from gui.engine.desktop import DesktopLink, title_words
-from gui.engine.figures import RunFigures
+from gui.engine.desktop import DesktopLink
 from gui.engine.host import EngineHost
-from gui.engine.run_folders import RunFolder
-from gui.engine.states import RunStatus
 from gui.forms.controls import upright_rule
 from gui.preferences import PreferenceKeeper, Preferences
-from gui.shell.banner import Banner
 from gui.shell.checker import RunChecker
 from gui.shell.compare import differences
 from gui.shell.compare_dialog import CompareDialog
 from gui.shell.dialogs import Dialogs, QtDialogs
-from gui.shell.drops import kind_of_drop
 from gui.shell.files import FileKeeper
 from gui.shell.help_panel import HelpPanel
+from gui.shell.intake import Intake
+from gui.shell.notices import Notices
 from gui.shell.page_links import PageLinks
-from gui.shell.page_list import entries, page_of, page_specs, spec_of
+from gui.shell.page_list import entries, page_of, page_specs
 from gui.shell.page_stack import PageStack
 from gui.shell.preflight import Preflight
 from gui.shell.rail import Rail
-from gui.shell.recovery import RunRecovery, recovery_words
-from gui.shell.run_bar import HEIGHT as RUN_BAR_HEIGHT
 from gui.shell.run_bar import RunBar
 from gui.shell.run_desk import RunDesk
 from gui.shell.search import Entry
@@ -80,19 +72,16 @@ class MainWindow(QMainWindow):
         self.files = FileKeeper(self.document, preferences, self.dialogs, self)
         self.checker = RunChecker(self.document, self)
         self.desk = RunDesk(self.document, self.host, self.checker, preferences, self.dialogs, self)
-        self.top = TopBar(self.document, entries(), self)
+        self.top = TopBar(self.document, preferences, entries(), self)
         self.rail = Rail(page_specs())
         self.pages = PageStack(self.document, self.host, preferences)
         self.links = PageLinks(self)
+        self.intake = Intake(self)
+        self.notices = Notices(self)
         self.help = HelpPanel(self.document)
-        self.banner = Banner()
-        self.notice = Banner()
         self.bar = RunBar(self.host, self.checker)
-        self.preflight = Preflight(self)
-        self.recovery = RunRecovery(self)
+        self.preflight = Preflight(self, self.desk, self.checker, self.host)
         self.desktop = DesktopLink(self.host, self)
-        self._lost: RunFolder | None = None
-        self._run_words = ""
         self._may_close = False
         self._wants_help = preferences.now.is_help_open
         self._lay_out()
@@ -110,8 +99,8 @@ class MainWindow(QMainWindow):
     def _lay_out(self) -> None:
         middle = QVBoxLayout()
         middle.setSpacing(0)
-        middle.addWidget(self.notice)
-        middle.addWidget(self.banner)
+        middle.addWidget(self.notices.about_session)
+        middle.addWidget(self.notices.about_run)
         middle.addWidget(self.pages, 1)
         row = QHBoxLayout()
         row.setSpacing(0)
@@ -141,19 +130,14 @@ class MainWindow(QMainWindow):
         top.theme_asked.connect(self.next_theme)
         top.help_asked.connect(self.toggle_help)
         top.search.chosen.connect(self._found)
-        top.recent.aboutToShow.connect(self._fill_recent)
+        top.recent_chosen.connect(files.open)
         self.rail.chosen.connect(self.show_page)
         self.pages.shown.connect(self._page_shown)
         self.document.history_changed.connect(self._show_title)
         desk.problems_changed.connect(self._show_problems)
         desk.page_asked.connect(self.show_page)
         desk.over.connect(self._close_after_run)
-        files.restored.connect(self._tell_restored)
-        self.host.status_changed.connect(self._follow_run)
-        self.host.figures_changed.connect(self._show_figures)
-        self.recovery.found.connect(self._tell_lost_run)
-        self.notice.acted.connect(self._act_on_notice)
-        self.notice.dismissed.connect(self._notice_dismissed)
+        self.notices.title_changed.connect(self._show_title)
         self.preferences.changed.connect(self._take_preferences)
         bar.train_asked.connect(desk.train)
         bar.stop_asked.connect(desk.save_and_stop)
@@ -161,10 +145,8 @@ class MainWindow(QMainWindow):
         bar.force_quit_asked.connect(desk.force_quit)
         bar.resume_last_asked.connect(desk.resume_last)
         bar.resume_file_asked.connect(self.ask_resume)
-        bar.problems_asked.connect(self.toggle_preflight)
+        bar.problems_asked.connect(self.preflight.toggle)
         self.preflight.go_asked.connect(self.go_to)
-        self.preflight.check_asked.connect(self.checker.check_now)
-        self.checker.changed.connect(self._refresh_preflight)
         app = QApplication.instance()
         assert isinstance(app, QApplication)
         app.focusChanged.connect(self._focus_changed)
@@ -207,7 +189,6 @@ class MainWindow(QMainWindow):
         self.preflight.hide()
         if self.preferences.now.page != key:
             self.preferences.change(page=key)
-        self._follow_run(self.host.status)
 
     @Slot()
     def _page_shortcut(self) -> None:
@@ -283,35 +264,15 @@ class MainWindow(QMainWindow):
         super().resizeEvent(event)
         self.rail.show_narrow(self.width() < _NARROW_BELOW)
         self._show_help(self._wants_help and self.width() >= _HELP_FROM)
-        if self.preflight.isVisible():
-            self._place_preflight()
+        self.preflight.place()
 
     # Document and run
 
     @Slot()
     def _show_title(self) -> None:
         mark = "*" if self.document.is_dirty else ""
-        run = f"{self._run_words} - " if self._run_words else ""
+        run = f"{self.notices.run_words} - " if self.notices.run_words else ""
         self.setWindowTitle(f"{run}{self.document.origin.name}{mark} - Aozora")
-
-    @Slot()
-    def _fill_recent(self) -> None:
-        menu = self.top.recent
-        menu.clear()
-        for name in self.preferences.now.recent:
-            action = menu.addAction(Path(name).name)
-            action.setToolTip(name)
-            action.setData(name)
-            action.triggered.connect(self._open_recent)
-        menu.setEnabled(True)
-        if not self.preferences.now.recent:
-            menu.addAction(self.tr("none yet")).setEnabled(False)
-
-    @Slot()
-    def _open_recent(self) -> None:
-        action = self.sender()
-        assert isinstance(action, QAction)
-        self.files.open(Path(str(action.data())))
 
     @Slot()
     def compare(self) -> None:
@@ -325,26 +286,6 @@ class MainWindow(QMainWindow):
     @Slot()
     def _show_problems(self) -> None:
         self.rail.show_problems(Counter(page_of(p.path) for p in self.desk.problems() if p.path))
-        self._refresh_preflight()
-
-    @Slot()
-    def toggle_preflight(self) -> None:
-        """Show or hide what stops the run, or what it would be."""
-        if self.preflight.isVisible():
-            self.preflight.hide()
-            return
-        self.preflight.show()
-        self._refresh_preflight()
-
-    @Slot()
-    def _refresh_preflight(self) -> None:
-        if not self.preflight.isVisible():
-            return
-        self.preflight.show_for(self.desk.problems(), self.checker.estimate, self.host.status)
-        self._place_preflight()
-
-    def _place_preflight(self) -> None:
-        self.preflight.place_above(self.height() - RUN_BAR_HEIGHT, theme.GAP_3)
 
     @Slot()
     def ask_resume(self) -> None:
@@ -354,81 +295,7 @@ class MainWindow(QMainWindow):
         if path is not None:
             self.links.resume_from(path)
 
-    @Slot(object)
-    def _follow_run(self, status: RunStatus) -> None:
-        is_setup = self.pages.current != "" and spec_of(self.pages.current).group == "setup"
-        if status.is_active and is_setup and self.pages.current != "start":
-            self.banner.show_words(
-                self.tr("The running job uses its own snapshot; changes apply to the next start."),
-                "run",
-            )
-        else:
-            self.banner.hide()
-
-    @Slot()
-    def _tell_restored(self) -> None:
-        self.notice.show_words(
-            self.tr("Unsaved changes of the last session are back."), "undo", can_close=True
-        )
-
-    @Slot(object)
-    def _tell_lost_run(self, run: RunFolder) -> None:
-        self._lost = run
-        button = self.tr("Resume…") if run.state else self.tr("Show it")
-        self.notice.show_words(recovery_words(run), "warning", button=button, can_close=True)
-
-    @Slot()
-    def _act_on_notice(self) -> None:
-        run, self._lost = self._lost, None
-        if run is not None and run.state:
-            self.links.resume_from(Path(run.state))
-        elif run is not None:
-            self.links.show_run(run.path)
-
-    @Slot()
-    def _notice_dismissed(self) -> None:
-        run, self._lost = self._lost, None
-        if run is not None:
-            self.preferences.take(self.preferences.now.with_dismissed(run.path.name))
-
-    @Slot(object)
-    def _show_figures(self, figures: RunFigures) -> None:
-        words = title_words(self.host.status, figures)
-        if words != self._run_words:
-            self._run_words = words
-            self._show_title()
-
     # Files from outside, and the end
-
-    def take(self, path: Path) -> None:
-        """Do with ``path`` what it is good for: open, train, add or resume."""
-        kind = kind_of_drop(path)
-        if kind == "config":
-            self.files.open(path)
-        elif kind == "model":
-            self.document.set_values({"model.base": str(path)}, self.tr("base model"))
-            self.go_to("model.base")
-        elif kind == "pictures":
-            folders = [*self.document.value("data.folders"), {"path": str(path)}]
-            if all(folder["path"] != str(path) for folder in folders[:-1]):
-                self.document.set_values({"data.folders": folders}, self.tr("add folder"))
-            self.show_page("data")
-        elif kind == "state":
-            self.links.resume_from(path)
-        elif kind == "run":
-            self.links.show_run(path)
-        else:
-            text = self.tr("{0} is no model, folder of pictures, configuration or state.")
-            self.dialogs.tell(self.tr("Nothing can be done with this"), text.format(path.name))
-
-    @Slot(object)
-    def take_from_second_start(self, paths: Sequence[Path]) -> None:
-        """Come to the front and take in what the second start was given."""
-        self.showNormal() if self.isMinimized() else self.show()
-        self.raise_()
-        self.activateWindow()
-        for path in paths:
-            self.take(path)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Take what fits."""
@@ -438,9 +305,7 @@ class MainWindow(QMainWindow):
     def dropEvent(self, event: QDropEvent) -> None:
         """Take what was dropped."""
         event.acceptProposedAction()
-        for url in event.mimeData().urls():
-            if url.isLocalFile():
-                self.take(Path(url.toLocalFile()))
+        self.intake.take_urls(event.mimeData())
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Ask before anything is lost."""

@@ -27,7 +27,6 @@ from gui.shell.crash import CrashCatcher, report_text, write_report_zip
 from gui.shell.estimate import Estimate
 from gui.shell.files import working_copy_path
 from gui.shell.page_list import entries, page_specs
-from gui.shell.preflight import Preflight
 from gui.shell.recovery import lost_run, recovery_words
 from gui.shell.window import MainWindow
 from tests.gui.shell_fakes import FakeBody, FakeDialogs
@@ -250,7 +249,7 @@ def test_unsaved_changes_are_asked_about_before_a_file_is_opened(world, tmp_path
     mine = tmp_path / "mine.json"
     world.dialogs.answers.update(unsaved=answer, save_path=mine)
     world.document.set_values({"training.steps": 5}, "steps")
-    world.window.take(other)
+    world.window.intake.take(other)
     assert world.document.value("training.steps") == steps
     assert mine.exists() == (answer == "save")
 
@@ -273,7 +272,7 @@ def test_unsaved_changes_survive_a_crash(make_world):
     assert second.window.files.restore()
     assert second.document.value("training.steps") == 5
     assert second.document.is_dirty
-    assert "back" in second.window.notice.words
+    assert "back" in second.window.notices.about_session.words
 
 
 def test_a_broken_working_copy_does_not_keep_the_window_shut(make_world):
@@ -444,13 +443,13 @@ def test_setup_pages_say_that_a_run_has_its_own_snapshot(make_world, qtbot, tmp_
     world.window.show()
     world.make_ready()
     world.window.desk.train()
-    assert world.window.banner.isHidden()
+    assert world.window.notices.about_run.isHidden()
     world.window.show_page("model")
-    assert world.window.banner.isVisible()
-    assert "own snapshot" in world.window.banner.words
+    assert world.window.notices.about_run.isVisible()
+    assert "own snapshot" in world.window.notices.about_run.words
     world.bodies[0].over.set()
     qtbot.waitUntil(lambda: not world.host.status.is_active)
-    assert world.window.banner.isHidden()
+    assert world.window.notices.about_run.isHidden()
 
 
 def test_the_engine_host_follows_the_preference(world):
@@ -487,11 +486,11 @@ def test_a_run_that_died_is_offered_once(world, qtbot, tmp_path):
     facts = {"run_id": "r", "name": "lost", "started": "2026-01-02T03:04:05+0000", "process": 1}
     (folder / "run.json").write_text(json.dumps(facts), encoding="utf-8")
     (folder / "events.jsonl").write_text("", encoding="utf-8")
-    with qtbot.waitSignal(world.window.recovery.found):
-        world.window.recovery.look([str(tmp_path)], [])
-    assert "lost ended unexpectedly" in world.window.notice.words
-    qtbot.mouseClick(world.window.notice.close_button, Qt.MouseButton.LeftButton)
-    assert world.window.notice.isHidden()
+    with qtbot.waitSignal(world.window.notices.recovery.found):
+        world.window.notices.recovery.look([str(tmp_path)], [])
+    assert "lost ended unexpectedly" in world.window.notices.about_session.words
+    qtbot.mouseClick(world.window.notices.about_session.close_button, Qt.MouseButton.LeftButton)
+    assert world.window.notices.about_session.isHidden()
     assert world.preferences.now.dismissed == ("lost-1",)
 
 
@@ -538,7 +537,7 @@ def test_what_the_check_found_keeps_train_from_being_pressed(world, monkeypatch)
     ids=["none", "failed", "ready"],
 )
 def test_the_preflight_panel_fits_what_it_says(world, estimate):
-    panel = Preflight(world.window)
+    panel = world.window.preflight
     panel.show()
     panel.show_for((), estimate, world.host.status)
     panel.place_above(600, 10)
