@@ -17,6 +17,7 @@ from PySide6.QtWidgets import (
 from aozora.config.lr_schedule import LrSchedule
 from aozora.errors import ConfigError
 from gui.editors.curve_store import curves_folder, keep_curve, kept_curves, read_curve
+from gui.editors.folding_row import FoldingRow
 from gui.editors.issue_list import IssueList
 from gui.editors.lr_chart import LrChart
 from gui.editors.lr_edit import Run, deleted, inserted_in_widest_gap
@@ -25,9 +26,10 @@ from gui.editors.lr_table import LrTable
 from gui.editors.preset_strip import PresetEntry, PresetStrip
 from gui.editors.segments import Segments
 from gui.forms.controls import Card, TonedLabel, tool_button
-from gui.theme import CONTROL_HEIGHT, GAP_1, GAP_2, GAP_3, GAP_4
+from gui.theme import CONTROL_HEIGHT, GAP_1, GAP_2, GAP_3
 
 _KEPT = "kept:"
+_FOLD_PX = 760
 
 
 class LrEditor(QWidget):
@@ -48,7 +50,7 @@ class LrEditor(QWidget):
         self._compared: LrSchedule | None = None
         self.chart = LrChart()
         self.table = LrTable()
-        self.strip = PresetStrip(self.tr("Ready-made curve..."))
+        self.strip = PresetStrip(self.tr("Ready-made..."))
         self.remarks = IssueList()
         self.notice = TonedLabel()
         self.notice.setWordWrap(True)
@@ -123,10 +125,7 @@ class LrEditor(QWidget):
         layout.addWidget(self._build_lower(), 2)
 
     def _build_lower(self) -> QWidget:
-        lower = QWidget()
-        row = QHBoxLayout(lower)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(GAP_3)
+        lower = FoldingRow(_FOLD_PX)
         points = Card(self.tr("Points"))
         self.add_button = tool_button("plus", self.tr("Add a point in the widest gap"))
         self.add_button.clicked.connect(self._add)
@@ -144,9 +143,8 @@ class LrEditor(QWidget):
         remarks.body.addStretch(1)
         remarks.body.setSpacing(GAP_2)
         remarks.setMinimumWidth(260)
-        row.addWidget(points, 5)
-        row.addWidget(remarks, 3)
-        row.setContentsMargins(0, 0, 0, GAP_4 - GAP_3)
+        lower.add(points, 5)
+        lower.add(remarks, 3)
         return lower
 
     def _connect(self) -> None:

@@ -30,6 +30,7 @@ from gui.editors.lr_edit import Run
 from gui.editors.lr_menu import shape_label
 from gui.editors.lr_value_dialog import checked_place
 from gui.editors.numbers import format_count, format_rate, parse_number, parse_rate
+from gui.forms.controls import DropDown
 
 _Index = QModelIndex | QPersistentModelIndex
 NUMBER, STEP, SHARE, RATE, SHAPE, REMARK = range(6)
@@ -179,7 +180,7 @@ class _ShapeDelegate(QStyledItemDelegate):
     """Offers the shapes in a list."""
 
     def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: _Index) -> QWidget:
-        box = QComboBox(parent)
+        box = DropDown(parent)
         for shape in SHAPES:
             box.addItem(shape_label(shape), shape)
         box.activated.connect(self._close)
@@ -232,7 +233,7 @@ class LrTable(QTableView):
         self.setTabKeyNavigation(False)
         header = self.horizontalHeader()
         header.setHighlightSections(False)
-        for column, width in ((NUMBER, 38), (STEP, 78), (SHARE, 86), (RATE, 112), (SHAPE, 84)):
+        for column, width in ((NUMBER, 38), (STEP, 78), (SHARE, 86), (RATE, 112), (SHAPE, 100)):
             self.setColumnWidth(column, width)
         header.setMinimumSectionSize(36)
         header.setSectionResizeMode(REMARK, QHeaderView.ResizeMode.Stretch)

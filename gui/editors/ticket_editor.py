@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QVBoxLayout, QWi
 from aozora.config.choices.distributions import DISTRIBUTIONS
 from aozora.config.ticket_pool import BIN_COUNTS
 from aozora.errors import AozoraError
+from gui.editors.folding_row import FoldingRow
 from gui.editors.issue_list import IssueList
 from gui.editors.loss_by_timestep import as_weights, mean_losses
 from gui.editors.numbers import format_count
@@ -23,6 +24,8 @@ from gui.editors.ticket_table import TicketTable
 from gui.editors.ticket_view import TicketView
 from gui.forms.controls import Card, TonedLabel, tool_button
 from gui.theme import CONTROL_HEIGHT, GAP_2, GAP_3
+
+_FOLD_PX = 760
 
 
 class TicketEditor(QWidget):
@@ -44,7 +47,7 @@ class TicketEditor(QWidget):
         self._is_zero_snr = False
         self.chart = TicketChart()
         self.table = TicketTable()
-        self.strip = PresetStrip(self.tr("Ready-made distribution..."))
+        self.strip = PresetStrip(self.tr("Ready-made..."))
         self.remarks = IssueList()
         self.notice = TonedLabel()
         self.notice.setWordWrap(True)
@@ -102,10 +105,7 @@ class TicketEditor(QWidget):
         layout.addWidget(self._build_lower(), 2)
 
     def _build_lower(self) -> QWidget:
-        lower = QWidget()
-        row = QHBoxLayout(lower)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(GAP_3)
+        lower = FoldingRow(_FOLD_PX)
         bars = Card(self.tr("Bars"))
         bars.head.addStrut(CONTROL_HEIGHT)
         bars.body.addWidget(self.table, 1)
@@ -115,8 +115,8 @@ class TicketEditor(QWidget):
         remarks.body.addWidget(self.remarks)
         remarks.body.addStretch(1)
         remarks.setMinimumWidth(260)
-        row.addWidget(bars, 5)
-        row.addWidget(remarks, 3)
+        lower.add(bars, 5)
+        lower.add(remarks, 3)
         return lower
 
     def _connect(self) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from gui.document import Document
+from gui.editors.folding_row import FoldingRow
 from gui.editors.layer_nodes import LayerNode, kind_nodes, layer_tree, with_node
 from gui.editors.layer_rules import SETS, LayerChoice, count
 from gui.editors.layer_tree import LayerTree, ShareBar
@@ -18,6 +18,7 @@ from gui.theme import GAP_3
 from gui.words import tr
 
 _LAYERS, _BLOCKS = "targets.layers", "targets.blocks"
+_FOLD_PX = 760
 _INCLUDE, _EXCLUDE = "targets.include", "targets.exclude"
 
 
@@ -52,13 +53,12 @@ class Page(FormPage):
         self._refresh()
 
     def _lay_out(self) -> None:
-        row = QWidget()
-        columns = QHBoxLayout(row)
-        columns.setContentsMargins(0, 0, 0, 0)
-        columns.setSpacing(GAP_3)
+        row = FoldingRow(_FOLD_PX)
         boxes = Card(tr("By block"))
         boxes.body.addWidget(self.tree, 1)
-        side = QVBoxLayout()
+        right = QWidget()
+        side = QVBoxLayout(right)
+        side.setContentsMargins(0, 0, 0, 0)
         side.setSpacing(GAP_3)
         summary = Card(tr("Trained"))
         summary.body.addWidget(self.figure)
@@ -69,14 +69,10 @@ class Page(FormPage):
         kinds.body.addWidget(self.kinds)
         side.addWidget(kinds)
         side.addStretch(1)
-        columns.addWidget(boxes, 6)
-        columns.addLayout(side, 5)
+        row.add(boxes, 6)
+        row.add(right, 5)
         self.add(row)
         self.add(self.patterns)
-
-    def minimumSizeHint(self) -> QSize:
-        """Return the size below which it is no use."""
-        return QSize(560, 300)
 
     def choice(self) -> LayerChoice:
         """Return the choice of layers in the document."""

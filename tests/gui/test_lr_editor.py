@@ -10,13 +10,14 @@ import pytest
 from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
 from PySide6.QtGui import QContextMenuEvent, QGuiApplication, QMouseEvent, QWheelEvent
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QMenu
+from PySide6.QtWidgets import QApplication, QComboBox, QMenu
 
 from aozora.config.codec import decode_config
 from aozora.config.lr_presets import cosine
 from aozora.config.lr_schedule import DEFAULT_POINTS, LrPoint, LrSchedule
 from gui import theme
 from gui.document import Document
+from gui.editors.folding_row import FoldingRow
 from gui.editors.lr_table import RATE, SHAPE, SHARE, STEP
 from gui.editors.lr_value_dialog import LrValueDialog
 from gui.pages.schedule import CURVE, Page
@@ -379,6 +380,17 @@ def test_typing_in_the_table_commits_on_enter_only(page, document, qtbot):
     qtbot.waitUntil(lambda: curve(document).points[1].lr == 3e-6)
 
 
+def test_a_shape_is_chosen_in_the_table_with_keys(page, document):
+    table = page.editor.table
+    index = table.points.index(1, SHAPE)
+    table.setCurrentIndex(index)
+    table.edit(index)
+    box = table.viewport().findChild(QComboBox)
+    assert box.currentData() == "hold"
+    QTest.keyClick(box, Key.Key_Up)
+    assert curve(document).points[1].shape == "cosine"
+
+
 def test_table_and_chart_choose_the_same_points(page, chart):
     chart.choose((1, 2))
     assert page.editor.table.chosen_rows() == (1, 2)
@@ -580,6 +592,17 @@ def test_faulty_values_of_a_file_leave_the_curve_as_it_was(document, chart, path
     assert document.problems()
     assert chart.schedule.points == DEFAULT_POINTS
     assert not chart.grab().isNull()
+
+
+@pytest.mark.parametrize(("width", "is_folded"), [(640, True), (1240, False)])
+def test_the_table_is_never_cut(page, qapp, width, is_folded):
+    page.resize(width, 700)
+    qapp.processEvents()
+    assert page.findChild(FoldingRow).is_folded == is_folded
+    table = page.editor.table
+    header = table.horizontalHeader()
+    assert header.length() <= table.viewport().width()
+    assert page.widget().width() <= page.viewport().width()
 
 
 def test_units_switch_the_axis(page, chart):

@@ -7,7 +7,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aozora.config.lr_presets import LR_PRESETS
@@ -66,6 +66,7 @@ def is_sound(schedule):
     return ordered and positive and places[0] == 0.0 and places[-1] == 1.0
 
 
+@settings(deadline=None)
 @given(st.floats(1e-11, 1e-1))
 def test_a_rate_is_drawn_where_it_is_read_back(rate):
     axes = axes_of(LrSchedule((LrPoint(0, rate), LrPoint(1, rate))))
@@ -79,6 +80,7 @@ def test_the_lane_at_the_bottom_is_exactly_zero():
     assert axes.to_px_y(0.0) > axes.lane_top > axes.to_px_y(10.0**axes.decades.low) - 1e-9
 
 
+@settings(deadline=None)
 @given(curves())
 def test_the_line_drawn_is_what_is_applied(schedule):
     axes = axes_of(schedule)
@@ -88,6 +90,7 @@ def test_the_line_drawn_is_what_is_applied(schedule):
         assert min(abs(axes.to_px_y(rate) - py) for rate in near) < 1e-3
 
 
+@settings(deadline=None)
 @given(curves())
 def test_the_line_passes_through_every_point(schedule):
     axes = axes_of(schedule)
@@ -96,6 +99,7 @@ def test_the_line_passes_through_every_point(schedule):
         assert (axes.to_px_x(point.x), axes.to_px_y(point.lr)) in line
 
 
+@settings(deadline=None)
 @given(curves())
 def test_the_axis_leaves_room_around_all_points(schedule):
     decades = Decades.around(schedule)
@@ -105,6 +109,7 @@ def test_the_axis_leaves_room_around_all_points(schedule):
             assert math.log10(point.lr) < decades.high - 0.4 or decades.high == 0
 
 
+@settings(deadline=None)
 @given(curves(), st.floats(0.1, 10), st.floats(-12, 0))
 def test_zooming_stays_within_what_a_rate_can_be(schedule, factor, centre):
     zoomed = Decades.around(schedule).zoomed(factor, centre)
@@ -112,6 +117,7 @@ def test_zooming_stays_within_what_a_rate_can_be(schedule, factor, centre):
     assert zoomed.high - zoomed.low >= 0.99
 
 
+@settings(deadline=None)
 @given(
     curves(),
     st.sets(st.integers(0, 7), min_size=1),
@@ -128,6 +134,7 @@ def test_moving_points_together_keeps_a_sound_curve(schedule, chosen, grabbed, x
             assert old == new
 
 
+@settings(deadline=None)
 @given(curves(), st.integers(0, 7), st.floats(0, 1), st.floats(1e-9, 1e-3))
 def test_moving_and_moving_back_gives_the_curve_again(schedule, index, x, lr):
     if index >= len(schedule.points):
@@ -173,6 +180,7 @@ def test_the_trained_part_is_locked():
     assert with_shape(schedule, (0, 2), "linear", run).points[0].shape == "log"
 
 
+@settings(deadline=None)
 @given(curves(), st.floats(1e-3, 1e3))
 def test_scaling_keeps_ratios(schedule, factor):
     for old, new in zip(schedule.points, scaled(schedule, factor, RUN).points, strict=True):
@@ -180,6 +188,7 @@ def test_scaling_keeps_ratios(schedule, factor):
             assert new.lr == pytest.approx(old.lr * factor, rel=1e-3)
 
 
+@settings(deadline=None)
 @given(curves(), st.floats(0.001, 0.999))
 def test_a_point_added_on_the_line_leaves_straight_shapes_as_they_are(schedule, x):
     added = inserted(schedule, x, None, RUN)
@@ -202,6 +211,7 @@ def test_insert_takes_the_widest_gap():
     assert changed.points[index].x == pytest.approx(0.95)
 
 
+@settings(deadline=None)
 @given(curves(), st.sets(st.integers(0, 7)))
 def test_the_ends_are_never_deleted(schedule, chosen):
     left = deleted(schedule, chosen, RUN)
@@ -211,11 +221,13 @@ def test_the_ends_are_never_deleted(schedule, chosen):
     assert len(left.points) == len(schedule.points) - len(inner)
 
 
+@settings(deadline=None)
 @given(curves(), st.integers(0, 7), st.sampled_from([-0.05, 0.005]), st.sampled_from([0.98, 1.25]))
 def test_nudges_keep_a_sound_curve(schedule, index, shift, factor):
     assert is_sound(nudged(schedule, (index,), shift, factor, RUN))
 
 
+@settings(deadline=None)
 @given(curves())
 def test_the_clipboard_text_gives_the_curve_back(schedule):
     if any(p.lr > 0 for p in schedule.points):
@@ -263,6 +275,7 @@ def drag(schedule, chosen, grabbed, dx, dy, keys, run=RUN):
     return gesture.at(press[0] + dx, press[1] + dy, keys)
 
 
+@settings(deadline=None)
 @given(
     curves(),
     st.sets(st.integers(0, 7)),
@@ -365,6 +378,7 @@ def test_what_is_no_rate_is_refused(text):
         parse_rate(text)
 
 
+@settings(deadline=None)
 @given(st.floats(1e-12, 1.0))
 def test_a_shown_rate_is_read_back_to_its_digits(rate):
     assert parse_rate(format_rate(rate)) == pytest.approx(rate, rel=5.1e-3)
@@ -417,6 +431,7 @@ def test_a_point_in_words():
     assert words == "point 2 of 3, 50.0 % of run, step 1,251, learning rate 5.00e-06"
 
 
+@settings(deadline=None)
 @given(st.floats(1e-6, 1e9), st.integers(1, 40))
 def test_axis_steps_are_round_and_few(span, most):
     step = nice_step(span, most)

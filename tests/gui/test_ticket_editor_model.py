@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aozora.config.checks import ticket_pool
@@ -53,6 +53,7 @@ def view_of(weights, total=8000, **settings):
     return TicketView(config, total, drawn_weights(config)).with_weights(tuple(weights))
 
 
+@settings(deadline=None)
 @given(weights_of, st.data())
 def test_a_stroke_paints_every_bar_it_passes_and_no_other(weights, data):
     bars = st.integers(0, len(weights) - 1)
@@ -71,6 +72,7 @@ def test_a_stroke_paints_every_bar_it_passes_and_no_other(weights, data):
         assert painted[stop[0]] == tidy(stop[1])
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_painted_weights_are_always_possible(value):
     assert 0.0 <= tidy(value) <= HIGHEST_PAINTED
@@ -82,6 +84,7 @@ def test_painting_rests_at_zero_and_at_one():
     assert tidy(1.5) == 1.5
 
 
+@settings(deadline=None)
 @given(weights_of, st.floats(-4, 4))
 def test_bars_that_are_not_touched_never_change(weights, change):
     after = nudged(weights, change, (2, 5), locked=(5,))
@@ -90,11 +93,13 @@ def test_bars_that_are_not_touched_never_change(weights, change):
     assert after[3:] == weights[3:]
 
 
+@settings(deadline=None)
 @given(weights_of)
 def test_mirroring_twice_gives_the_bars_again(weights):
     assert mirrored(mirrored(weights)) == weights
 
 
+@settings(deadline=None)
 @given(weights_of)
 def test_normalising_keeps_the_tickets(weights):
     if sum(weights) < 0.1:
@@ -106,6 +111,7 @@ def test_normalising_keeps_the_tickets(weights):
     assert max(abs(a - b) for a, b in zip(before, after, strict=True)) <= 1
 
 
+@settings(deadline=None)
 @given(weights_of, st.integers(0, 50_000))
 def test_the_tickets_shown_are_those_of_the_trainer(weights, total):
     if sum(weights) == 0.0:
@@ -121,6 +127,7 @@ def test_the_tickets_shown_are_those_of_the_trainer(weights, total):
     assert sum(counts) == total
 
 
+@settings(deadline=None)
 @given(weights_of)
 def test_other_numbers_of_bars_keep_the_mass(weights):
     if sum(weights) == 0.0:
@@ -130,6 +137,7 @@ def test_other_numbers_of_bars_keep_the_mass(weights):
         assert math.fsum(other) / bins == pytest.approx(math.fsum(weights) / len(weights))
 
 
+@settings(deadline=None)
 @given(weights_of)
 def test_smoothing_lies_between_the_neighbours(weights):
     after = smoothed(weights, range(len(weights)))
@@ -181,6 +189,7 @@ def test_scaling_goes_with_the_height_of_the_mouse():
     assert scaling.weights == (1.0, *(1.5,) * 19)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(BIN_COUNTS), st.floats(0, 1))
 def test_bars_and_pixels_agree(bins, part):
     axes = TicketAxes(40.0, 10.0, 800.0, 300.0, bins, 4.0)
