@@ -19,7 +19,8 @@ class StatePlane:
 
     Attributes:
         values: (n,), of the dtype that `precision.STORAGE_DTYPES` gives.
-        scales: (n / QUANT_BLOCK,), float32, for block formats; None for others.
+        scales: (n / QUANT_BLOCK,), float32, for block formats; None for others. Some formats keep
+            integers in its bits; see `optimizers.block_formats`.
         state_format: How it is kept.
     """
 
@@ -56,7 +57,8 @@ class StepScalars:
         lr: Learning rate.
         t: Number of the step, from 1.
         gradient_scale: 0-dim float32 on the device; every gradient is multiplied by it first.
-        noise_keys: Key of the rounding noise of each state, from `precision.noise_key`.
+        noise_keys: Key of the rounding noise of each state, from `precision.noise_key`; for
+            uint16_sr. Block formats are dithered by ``t``.
     """
 
     lr: float
