@@ -1,4 +1,4 @@
-"""Numbers in one byte, or in one and a quarter: formats whose values share something in a block.
+"""Numbers in one byte: formats whose values share something with their block or with each other.
 
 A block is QUANT_BLOCK neighbours. What they share is in one float32 a block, the scale; some
 formats use its 32 bits for integers.
