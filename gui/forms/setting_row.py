@@ -13,7 +13,8 @@ from aozora.errors import Problem
 from gui import theme
 from gui.document import Document
 from gui.forms.controls import TonedLabel, tool_button
-from gui.forms.editors import LinesField, NumberField, PathField, editor_for, line_of
+from gui.forms.editors import LinesField, NumberField, editor_for, line_of
+from gui.forms.path_field import PathField
 from gui.forms.shapes import Shape, value_text
 from gui.words import tr
 

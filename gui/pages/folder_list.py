@@ -16,7 +16,8 @@ from aozora.errors import Problem
 from gui import theme
 from gui.document import Document
 from gui.forms.controls import Card, TonedLabel, tool_button
-from gui.forms.editors import NumberField, PathField
+from gui.forms.editors import NumberField
+from gui.forms.path_field import PathField
 from gui.forms.setting_row import sentence
 from gui.forms.shapes import Shape, shape_of
 from gui.icons import icon

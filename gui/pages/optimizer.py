@@ -7,6 +7,8 @@ from PySide6.QtWidgets import QWidget
 from gui.document import Document
 from gui.forms.settings_card import SettingsCard
 from gui.forms.shapes import paths_in
+from gui.pages.memory_card import MemoryCard
+from gui.shell.estimate import Estimate
 from gui.shell.form_page import FormPage
 from gui.shell.page_list import LENGTH_SETTINGS
 from gui.words import tr
@@ -26,7 +28,15 @@ class Page(FormPage):
                 document,
                 tr("Memory"),
                 paths_in("memory"),
-                remark=tr("What fits is found out by itself; a limit is only needed to leave room"),
+                remark=tr(
+                    "What fits is found out by itself; a limit is only needed to leave room."
+                ),
             )
         )
+        self._takes = MemoryCard()
+        self.add(self._takes)
         self.finish()
+
+    def show_estimate(self, estimate: Estimate | None) -> None:
+        """Show what memory the run would take."""
+        self._takes.show_estimate(estimate)

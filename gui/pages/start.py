@@ -14,7 +14,7 @@ from aozora.errors import AozoraError
 from gui import theme
 from gui.document import Document
 from gui.forms.controls import Card, TonedLabel
-from gui.forms.editors import PathField
+from gui.forms.path_field import PathField
 from gui.forms.setting_row import LABEL_WIDTH, sentence
 from gui.forms.settings_card import SettingsCard
 from gui.forms.shapes import Shape, shape_of

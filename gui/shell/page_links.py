@@ -14,6 +14,8 @@ from aozora.events import StepCompleted
 if TYPE_CHECKING:
     from gui.shell.window import MainWindow
 
+# Pages with the method ``show_estimate``.
+_ESTIMATED = ("data", "optimizer")
 _CURVE = "schedule.learning_rate"
 
 
@@ -49,7 +51,7 @@ class PageLinks(QObject):
             self._estimated()
             self._compared()
             self._show_applied()
-        elif key == "data":
+        elif key in _ESTIMATED:
             self._estimated()
         elif key == "runs":
             page.resume_asked.connect(self._resume_asked)
@@ -62,9 +64,10 @@ class PageLinks(QObject):
     @Slot()
     def _estimated(self) -> None:
         estimate = self._window.checker.estimate
-        data = self._page("data")
-        if data is not None and (estimate is None or estimate.is_ready):
-            data.show_estimate(estimate)
+        for key in _ESTIMATED:
+            page = self._page(key)
+            if page is not None and (estimate is None or estimate.is_ready):
+                page.show_estimate(estimate)
         page = self._page("schedule")
         if page is None or estimate is None:
             return

@@ -10,7 +10,8 @@ from PySide6.QtWidgets import QApplication
 from aozora.config.describe import iterate_settings
 from aozora.config.fields import SettingInfo
 from gui.document import Document
-from gui.forms.editors import LinesField, NumberField, PathField, SetField, SwitchField, line_of
+from gui.forms.editors import LinesField, NumberField, SetField, SwitchField, line_of
+from gui.forms.path_field import PathField
 from gui.forms.numbers import format_number, nudged, parse_number
 from gui.forms.settings_card import SettingsCard, concerns
 from gui.forms.shapes import options_of, shape_of, shapes
