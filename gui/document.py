@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +62,21 @@ class Origin:
     path: Path | None = None
 
 
+@dataclass(frozen=True)
+class _Snapshot:
+    """What one step of undo holds.
+
+    Attributes:
+        settings: The settings that are set.
+        reference: Those of the preset or file they came from.
+        preset: Name of that preset; empty for anything else.
+    """
+
+    settings: dict[str, Any]
+    reference: dict[str, Any] = field(default_factory=dict, compare=False)
+    preset: str = field(default="", compare=False)
+
+
 class Document(QObject):
     """A sparse configuration with undo, problems and a file.
 
@@ -78,13 +93,12 @@ class Document(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._history: History[dict[str, Any]] = History.starting_with({})
+        self._history: History[_Snapshot] = History.starting_with(_Snapshot({}))
         self._origin = Origin()
-        self._reference: dict[str, Any] = {}
         self._reference_values = effective({})
         self._gesture = 0
         self._gestures = 0
-        self._before_gesture: History[dict[str, Any]] | None = None
+        self._before_gesture: History[_Snapshot] | None = None
         self._effective = effective({})
         self._config, self._problems = _examined({})
 
@@ -116,7 +130,7 @@ class Document(QObject):
 
     def reference(self) -> dict[str, Any]:
         """Return the settings of the preset or file the document came from."""
-        return copy.deepcopy(self._reference)
+        return copy.deepcopy(self._history.value.reference)
 
     def is_default(self, path: str) -> bool:
         """Return whether the value at ``path`` is the default."""
@@ -131,7 +145,7 @@ class Document(QObject):
 
     def overlay(self) -> dict[str, Any]:
         """Return the settings that are set, as in a preset file."""
-        return copy.deepcopy(self._history.value)
+        return copy.deepcopy(self._history.value.settings)
 
     def config(self) -> dict[str, Any]:
         """Return what is written for the engine and into a config file."""
@@ -148,6 +162,9 @@ class Document(QObject):
     @property
     def origin(self) -> Origin:
         """Where the document came from."""
+        preset = self._history.value.preset
+        if preset and self._origin.path is None:
+            return Origin("preset", preset)
         return self._origin
 
     @property
@@ -179,14 +196,14 @@ class Document(QObject):
             may_merge: Join the previous step when it has the same title and is a second old, as
                 for nudges with a key.
         """
-        new: Mapping[str, Any] = self._history.value
+        new: Mapping[str, Any] = self._history.value.settings
         for path, value in changes.items():
             new = with_value(new, path, copy.deepcopy(value))
         self.replace(new, title, may_merge=may_merge)
 
     def reset(self, paths: Iterable[str], title: str) -> None:
         """Give the settings at ``paths`` their defaults as one undo step."""
-        new: Mapping[str, Any] = self._history.value
+        new: Mapping[str, Any] = self._history.value.settings
         for path in paths:
             new = without(new, path)
         self.replace(new, title)
@@ -194,30 +211,23 @@ class Document(QObject):
     def replace(self, settings: Overlay, title: str, *, may_merge: bool = False) -> None:
         """Put ``settings`` in the place of all settings as one undo step."""
         new = dict(settings)
-        if new == self._history.value:
-            return
-        moment = time.monotonic()
-        self._show(
-            self._history.done(new, title, moment=moment, group=self._gesture, may_merge=may_merge)
-        )
+        if new != self._history.value.settings:
+            snapshot = replace(self._history.value, settings=new)
+            self._push(snapshot, title, may_merge=may_merge)
 
     def apply_preset(self, preset: Preset) -> None:
         """Take the settings of ``preset``, keeping the user's own paths, as one undo step."""
         settings = {key: value for key, value in preset.settings.items() if key != "schema"}
-        own = only(self._history.value, OWN_PATHS)
+        own = only(self._history.value.settings, OWN_PATHS)
         if self.is_changed("output.name"):
             own = with_value(own, "output.name", self.value("output.name"))
-        self._refer_to(settings)
-        if self._origin.path is None:
-            self._origin = Origin("preset", preset.name)
-        before = self._history
-        self.replace(overlay(settings, own), f"preset {preset.title}")
-        if self._history is before:
-            self._announce(frozenset(self.changed_from_reference()))
+        snapshot = _Snapshot(overlay(settings, own), copy.deepcopy(settings), preset.name)
+        self._push(snapshot, f"preset {preset.title}")
 
     def changed_from_reference(self) -> frozenset[str]:
         """Return the paths that differ from where the document came from."""
-        return changed_paths(self._reference, self._history.value)
+        now = self._history.value
+        return changed_paths(now.reference, now.settings)
 
     def begin_gesture(self, title: str) -> None:
         """Make all changes titled ``title`` until `end_gesture` one undo step, as in a drag."""
@@ -294,7 +304,7 @@ class Document(QObject):
         origin = self._origin
         return {
             "settings": self.overlay(),
-            "reference": copy.deepcopy(self._reference),
+            "reference": self.reference(),
             "origin": [origin.kind, origin.name, str(origin.path) if origin.path else ""],
             "is_dirty": self.is_dirty,
         }
@@ -322,22 +332,29 @@ class Document(QObject):
     ) -> None:
         self.end_gesture()
         self._origin = origin
-        self._refer_to(reference)
-        self._show(History.starting_with(copy.deepcopy(dict(settings)), is_saved=is_saved))
+        preset = origin.name if origin.kind == "preset" else ""
+        snapshot = _Snapshot(copy.deepcopy(dict(settings)), copy.deepcopy(dict(reference)), preset)
+        self._show(History.starting_with(snapshot, is_saved=is_saved))
 
-    def _refer_to(self, reference: Overlay) -> None:
-        self._reference = copy.deepcopy(dict(reference))
-        self._reference_values = effective(reference)
+    def _push(self, snapshot: _Snapshot, title: str, *, may_merge: bool = False) -> None:
+        moment = time.monotonic()
+        self._show(
+            self._history.done(
+                snapshot, title, moment=moment, group=self._gesture, may_merge=may_merge
+            )
+        )
 
-    def _show(self, history: History[dict[str, Any]]) -> None:
-        old = self._history.value
+    def _show(self, history: History[_Snapshot]) -> None:
+        old, new = self._history.value, history.value
         self._history = history
-        paths = changed_paths(old, history.value)
-        self._effective = effective(history.value)
+        paths = changed_paths(old.settings, new.settings)
+        self._effective = effective(new.settings)
+        if new.reference is not old.reference:
+            self._reference_values = effective(new.reference)
         self._announce(paths)
 
     def _announce(self, paths: frozenset[str]) -> None:
-        config, problems = _examined(self._history.value)
+        config, problems = _examined(self._history.value.settings)
         is_other = problems != self._problems
         self._config, self._problems = config, problems
         if paths:

@@ -173,8 +173,11 @@ def test_a_preset_takes_the_place_of_another_and_keeps_the_user_s_paths(document
     assert document.value("output.name") == "aozora"
     assert (document.value("model.base"), document.value("training.seed")) == ("b", 42)
     assert document.changed_from_reference() == {"model.base", "data.folders"}
+    assert document.origin == Origin("preset", "sdxl-v-prediction")
     document.undo()
     assert document.value("training.seed") == 9
+    assert document.origin == Origin("preset", "smoke-test")
+    assert not document.is_changed("training.steps"), "what it is compared with came back too"
 
 
 def test_a_saved_document_opens_as_it_was(document, tmp_path):

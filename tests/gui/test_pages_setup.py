@@ -332,6 +332,8 @@ def test_a_chosen_preset_is_marked_also_after_undo(make_page, document, qtbot):
     assert [c.preset.name for c in page.presets.cards if c.isChecked()] == ["sdxl-v-prediction"]
     document.apply_preset(presets["smoke-test"])
     assert [c.preset.name for c in page.presets.cards if c.isChecked()] == ["smoke-test"]
+    document.undo()
+    assert [c.preset.name for c in page.presets.cards if c.isChecked()] == ["sdxl-v-prediction"]
 
 
 def test_recent_files_are_listed_and_opened(make_page, qtbot, tmp_path):
