@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PySide6.QtCore import QRectF, QSize, Qt, Slot
-from PySide6.QtGui import QColor, QFont, QPainter, QPaintEvent, QPen
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt, Slot
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from gui import theme
 from gui.charts.lines import LineStyle
+
+_SWATCH_WIDTH = 18
 
 
 @dataclass(frozen=True)
@@ -22,30 +24,65 @@ class LegendEntry:
     style: LineStyle
 
 
-class Swatch(QWidget):
-    """A short piece of a series, drawn as the chart draws it."""
+class Legend(QWidget):
+    """The series with a short piece of each, drawn as the chart draws it.
 
-    def __init__(self, entry: LegendEntry, parent: QWidget | None = None) -> None:
+    It takes what room there is: where that is too small the last ones are left out, and the tooltip
+    names them all.
+    """
+
+    def __init__(self, entries: tuple[LegendEntry, ...], parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._entry = entry
-        self.setFixedSize(QSize(18, 12))
+        self._entries = entries
+        self._known = [True] * len(entries)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.setFont(theme.small_font())
+        self.set_known(self._known)
+
+    def sizeHint(self) -> QSize:
+        """Return the height of a line."""
+        return QSize(0, self.fontMetrics().height() + 2)
+
+    def set_known(self, known: Sequence[bool]) -> None:
+        """Show the series that have something to show."""
+        self._known = list(known)
+        names = [entry.label for entry in self._shown()]
+        self.setToolTip(", ".join(names))
+        self.setAccessibleName(", ".join(names))
+        self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Draw it."""
+        """Paint it."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        ink = QColor(theme.tokens().series[self._entry.ink])
+        left = 0
+        for entry in self._shown():
+            width = self.fontMetrics().horizontalAdvance(entry.label)
+            if left + _SWATCH_WIDTH + 6 + width > self.width():
+                return
+            self._paint_swatch(painter, entry, left)
+            left += _SWATCH_WIDTH + 6
+            painter.setPen(QColor(theme.tokens().muted))
+            box = QRectF(left, 0, width + 2, self.height())
+            painter.drawText(box, Qt.AlignmentFlag.AlignVCenter, entry.label)
+            left += width + theme.GAP_3
+
+    def _shown(self) -> list[LegendEntry]:
+        return [entry for entry, known in zip(self._entries, self._known, strict=True) if known]
+
+    def _paint_swatch(self, painter: QPainter, entry: LegendEntry, left: int) -> None:
+        ink = QColor(theme.tokens().series[entry.ink])
         middle = self.height() / 2
-        if self._entry.style == "dots":
+        if entry.style == "dots":
             painter.setBrush(ink)
             painter.setPen(Qt.PenStyle.NoPen)
-            painter.drawEllipse(QRectF(self.width() / 2 - 3, middle - 3, 6, 6))
+            painter.drawEllipse(QRectF(left + _SWATCH_WIDTH / 2 - 3, middle - 3, 6, 6))
             return
-        if self._entry.style == "faint":
+        if entry.style == "faint":
             ink.setAlphaF(0.45)
-        dash = Qt.PenStyle.DashLine if self._entry.style == "dashed" else Qt.PenStyle.SolidLine
-        painter.setPen(QPen(ink, 2.0 if self._entry.style == "smooth" else 1.4, dash))
-        painter.drawLine(1, round(middle), self.width() - 1, round(middle))
+        dash = Qt.PenStyle.DashLine if entry.style == "dashed" else Qt.PenStyle.SolidLine
+        painter.setPen(QPen(ink, 2.0 if entry.style == "smooth" else 1.4, dash))
+        painter.drawLine(QPointF(left, middle), QPointF(left + _SWATCH_WIDTH, middle))
 
 
 class ChartCard(QFrame):
@@ -75,14 +112,11 @@ class ChartCard(QFrame):
         head.addWidget(self._title)
         head.addWidget(self._unit)
         head.addSpacing(theme.GAP_2)
-        self._legend: list[tuple[Swatch, QLabel]] = []
-        for entry in legend:
-            swatch, label = Swatch(entry, self), QLabel(entry.label, self)
-            head.addWidget(swatch)
-            head.addWidget(label)
-            self._legend.append((swatch, label))
-        self._known = [True] * len(self._legend)
+        self._legend = Legend(legend, self)
+        self._known = [True] * len(legend)
+        head.addWidget(self._legend, 1)
         head.addWidget(self._readout, 1)
+        self._readout.hide()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(theme.GAP_3, theme.GAP_2, theme.GAP_2, theme.GAP_2)
         layout.setSpacing(theme.GAP_1)
@@ -96,27 +130,21 @@ class ChartCard(QFrame):
         if text == self._readout.text():
             return
         self._readout.setText(text)
-        self._show_legend()
+        self._readout.setVisible(bool(text))
+        self._legend.setVisible(not text)
 
     def set_known(self, known: Sequence[bool]) -> None:
         """Say of each series whether it has anything to show; the others leave the legend."""
         if list(known) != self._known:
             self._known = list(known)
-            self._show_legend()
-
-    def _show_legend(self) -> None:
-        has_room = not self._readout.text()
-        for (swatch, label), is_known in zip(self._legend, self._known, strict=True):
-            swatch.setVisible(has_room and is_known)
-            label.setVisible(has_room and is_known)
+            self._legend.set_known(known)
 
     @Slot()
     def _apply_theme(self) -> None:
         muted = self.palette()
         muted.setColor(muted.ColorRole.WindowText, QColor(theme.tokens().muted))
-        for widget in (self._unit, self._readout, *(label for _, label in self._legend)):
-            font = theme.number_font() if widget is self._readout else QFont(theme.small_font())
-            widget.setFont(font)
-            widget.setPalette(muted)
-        for swatch, _ in self._legend:
-            swatch.update()
+        self._unit.setFont(theme.small_font())
+        self._readout.setFont(theme.number_font())
+        self._unit.setPalette(muted)
+        self._readout.setPalette(muted)
+        self._legend.update()

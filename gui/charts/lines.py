@@ -133,7 +133,7 @@ def chart_specs() -> tuple[ChartSpec, ...]:
                 Line(
                     table="memory",
                     column="device_total",
-                    label=tr("VRAM of the card"),
+                    label=tr("VRAM in all"),
                     ink=0,
                     style="dashed",
                     unit_size=gib,
@@ -141,7 +141,7 @@ def chart_specs() -> tuple[ChartSpec, ...]:
                 Line(
                     table="memory",
                     column="process_rss",
-                    label=tr("RAM of the engine"),
+                    label=tr("RAM"),
                     ink=3,
                     style="peaks",
                     unit_size=gib,

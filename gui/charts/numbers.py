@@ -10,7 +10,7 @@ DASH = "\N{EN DASH}"
 
 
 def short_number(value: float) -> str:
-    """Return ``value`` with about four digits: 0.0912, 1.23e-06, 12.4."""
+    """Return ``value`` with about four digits: 0.09120, 1.23e-06, 12.40."""
     if not math.isfinite(value):
         return DASH
     if value == 0.0:

@@ -17,6 +17,7 @@ from aozora.events import (
     StepSkipped,
     ValidationCompleted,
 )
+from gui.charts.decimate import nearest
 from gui.charts.table import Table
 from gui.charts.tally import TimestepTally
 
@@ -106,7 +107,7 @@ class RunHistory:
                 self.motion.append(self._here(), values)
             case CheckpointSaved():
                 self._tick(time)
-                self._mark("checkpoint", event.model)
+                self._mark("checkpoint", event.model, event.step)
             case _:
                 pass
 
@@ -170,9 +171,17 @@ class RunHistory:
     def _here(self) -> tuple[float, float, float]:
         return (float(self._step), self._seconds, self._epoch)
 
-    def _mark(self, kind: MarkKind, text: str) -> None:
-        self.marks.append(Mark(kind, *self._here(), text))
+    def _mark(self, kind: MarkKind, text: str, step: int | None = None) -> None:
+        self.marks.append(Mark(kind, *self._place_of(step), text))
         if len(self.marks) > _MOST_MARKS:
             # The oldest skipped steps say least; checkpoints and resumes are few.
             skips = [mark for mark in self.marks if mark.kind == "skipped"]
             self.marks.remove(skips[0] if skips else self.marks[0])
+
+    def _place_of(self, step: int | None) -> tuple[float, float, float]:
+        """Return where ``step`` was; a save is reported when training has gone on already."""
+        row = nearest(self.steps.place("step"), step) if step is not None else None
+        if step is None or row is None or step >= self._step:
+            return self._here()
+        seconds = float(self.steps.place("seconds")[row])
+        return (float(step), seconds, float(self.steps.place("epoch")[row]))

@@ -82,7 +82,8 @@ class RunPage(QScrollArea):
         self.back = QPushButton(self.tr("Back to the current run"))
         self.back.setIcon(icon("undo"))
         self.back.hide()
-        self.head.buttons.addWidget(self.back)
+        for button in (self.back, self.toolbar.whole, self.toolbar.export):
+            self.head.buttons.addWidget(button)
         self.open_folder = QPushButton(self.tr("Open a recorded run…"))
         self.open_folder.setIcon(icon("open"))
         self.empty = self._empty_state()
@@ -259,7 +260,8 @@ class RunPage(QScrollArea):
         has_content = bool(len(history.steps) or history.plan is not None or history.run_id)
         is_known = has_content or self._recorded is not None or status.is_active
         self.empty.setVisible(not is_known)
-        self.body.setVisible(is_known)
+        for widget in (self.body, self.toolbar.whole, self.toolbar.export):
+            widget.setVisible(is_known)
         self.back.setVisible(self._recorded is not None)
         self.head.purpose.setText(self._purpose(history, status))
 

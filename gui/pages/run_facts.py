@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QGridLayout, QWidget
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QGridLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from aozora.events import RunPlanned
 from gui import theme
 from gui.charts.numbers import DASH
 from gui.forms.controls import TonedLabel
 from gui.words import counted, memory_text, tr, whole
+
+_WIDE = 720
 
 
 def facts_of(plan: RunPlanned) -> list[tuple[str, str]]:
@@ -48,16 +51,17 @@ def _short(plan: RunPlanned) -> str:
 
 
 class FactsStrip(QWidget):
-    """Two rows of facts, or nothing."""
+    """Rows of facts, or nothing."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._grid = QGridLayout(self)
-        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setContentsMargins(0, 0, 0, theme.GAP_1)
         self._grid.setHorizontalSpacing(theme.GAP_4)
         self._grid.setVerticalSpacing(theme.GAP_2)
         self._plan: RunPlanned | None = None
-        self._labels: list[tuple[TonedLabel, TonedLabel]] = []
+        self._cells: list[tuple[QWidget, TonedLabel, TonedLabel]] = []
+        self._columns = 0
         self.hide()
 
     def show_plan(self, plan: RunPlanned | None) -> None:
@@ -69,20 +73,42 @@ class FactsStrip(QWidget):
         if plan is None:
             return
         facts = facts_of(plan)
-        while len(self._labels) < len(facts):
-            self._add_cell(len(self._labels))
-        for (name, value), (name_label, value_label) in zip(facts, self._labels, strict=True):
+        while len(self._cells) < len(facts):
+            self._add_cell()
+        self._arrange()
+        for (name, value), (_, name_label, value_label) in zip(facts, self._cells, strict=True):
             name_label.setText(name)
             value_label.setText(value)
             is_memory = name == tr("Expected memory")
             value_label.setToolTip(plan.memory if is_memory and plan.memory else value)
 
-    def _add_cell(self, number: int) -> None:
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Take as many columns as there is room for."""
+        super().resizeEvent(event)
+        self._arrange()
+
+    def _add_cell(self) -> None:
+        cell = QWidget()
+        column = QVBoxLayout(cell)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(2)
         name, value = TonedLabel(), TonedLabel(tone="text")
         name.setFont(theme.small_font())
         value.setFont(theme.number_font())
-        row, column = divmod(number, 4)
-        self._grid.addWidget(name, 2 * row, column)
-        self._grid.addWidget(value, 2 * row + 1, column)
-        self._grid.setColumnStretch(column, 1)
-        self._labels.append((name, value))
+        value.setWordWrap(True)
+        column.addWidget(name)
+        column.addWidget(value)
+        column.addStretch(1)
+        # A long value must not widen the page.
+        cell.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self._cells.append((cell, name, value))
+
+    def _arrange(self) -> None:
+        columns = 4 if self.width() >= _WIDE else 2
+        if columns == self._columns and self._grid.count() == len(self._cells):
+            return
+        self._columns = columns
+        for number, (cell, _, _) in enumerate(self._cells):
+            self._grid.addWidget(cell, number // columns, number % columns)
+        for column in range(4):
+            self._grid.setColumnStretch(column, 1 if column < columns else 0)

@@ -29,6 +29,8 @@ def smoothing_of(slider: int) -> float:
 class RunToolbar(QWidget):
     """Shows a `ChartView` and asks for others.
 
+    `whole` and `export` belong to it, but stand in the head of the page.
+
     Signals:
         asked(ChartView): the person wants this view.
         whole_asked(): everything again.
@@ -119,8 +121,6 @@ class RunToolbar(QWidget):
         for button in (self.log, self.clip, self.follow):
             row.addWidget(button)
         row.addStretch(1)
-        row.addWidget(self.whole)
-        row.addWidget(self.export)
 
     @Slot()
     def _ask(self) -> None:

@@ -1,0 +1,654 @@
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyqtgraph
+import pytest
+from PySide6.QtCore import QPoint, QPointF, Qt
+from PySide6.QtGui import QColor, QImage
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QWidget
+
+from aozora.config.codec import decode_config, encode_config
+from aozora.config.schema import TrainConfig
+from aozora.training import resume
+from gui import theme
+from gui.charts.axes import log_text, log_ticks
+from gui.charts.numbers import short_number
+from gui.charts.pace import DrawPace
+from gui.charts.view import ChartView
+from gui.document import Document
+from gui.engine import resume_wizard
+from gui.engine.desktop import DesktopLink, look_of
+from gui.engine.desktop_windows import Guid, awake_flags, progress_state
+from gui.engine.host import EngineHost
+from gui.engine.mailbox import Arrived
+from gui.engine.resume_plan import MUST_MATCH, moved_places, plan_resume, resumed_settings
+from gui.engine.resume_wizard import ResumeWizard
+from gui.engine.state_question import StateFacts, StateQuestion, parse_answer
+from gui.engine.states import EngineEnded, RunState, StartRequested, advance
+from gui.pages.console import ConsolePage
+from gui.pages.run import RunPage, planned_curve
+from gui.pages.run_toolbar import slider_of, smoothing_of
+from gui.pages.runs import RunsPage
+from gui.pages.sample_files import grid_of, parse_name
+from gui.pages.samples import SamplesPage
+
+_spec = importlib.util.spec_from_file_location(
+    "history_cases", Path(__file__).with_name("test_history.py")
+)
+cases = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(cases)
+pyqtgraph.setConfigOption("mouseRateLimit", -1)
+# The offscreen platform says so for every window with a smallest size.
+pytestmark = pytest.mark.qt_log_ignore(
+    "does not support propagateSizeHints",
+    # pyqtgraph looks at a press and lets it pass until it is a drag.
+    'Mouse event "Mouse.*" not accepted by receiving widget',
+)
+
+
+@pytest.fixture
+def document(qapp, tmp_path):
+    theme.apply(qapp, "dark")
+    made = Document()
+    made.set_values({"output.folder": str(tmp_path / "out")}, "folder")
+    return made
+
+
+@pytest.fixture
+def host(qapp):
+    return EngineHost()
+
+
+def feed(host, *events):
+    for number, event in enumerate(events):
+        host.keeper.feed(Arrived(1_000.0 + number, event))
+
+
+_alive = []
+
+
+@pytest.fixture(autouse=True)
+def _keep_pages_alive():
+    # A page nobody holds could be collected while it is painted; in the window its parent does.
+    yield
+    _alive.clear()
+
+
+def shown(qtbot, page, width=1100, height=1300):
+    qtbot.addWidget(page)
+    _alive.append(page)
+    page.resize(width, height)
+    page.show()
+    qtbot.waitExposed(page)
+    qtbot.wait(30)
+    return page
+
+
+def line_of(page, key, number=0):
+    item = page.group.chart(key)._items[number]
+    return item.xData, item.yData
+
+
+def test_the_run_page_says_what_will_be_there(qtbot, document, host):
+    page = shown(qtbot, RunPage(document, host))
+    assert page.empty.isVisible()
+    assert not page.body.isVisible()
+
+
+def test_the_run_page_draws_the_live_run(qtbot, document, host):
+    page = shown(qtbot, RunPage(document, host))
+    feed(host, cases.begun(), cases.planned(20), *cases.steps(1, 10))
+    page._show_current()
+    qtbot.waitUntil(lambda: page.body.isVisible(), timeout=2_000)
+    page.group.refresh()
+    x, y = line_of(page, "loss")
+    assert x.tolist() == list(range(1, 11))
+    assert y.tolist() == pytest.approx([1 / n for n in range(1, 11)])
+    feed(host, *cases.steps(11, 12))
+    page.group.refresh()
+    assert line_of(page, "loss")[0][-1] == 12
+    assert page.facts.isVisible()
+
+
+def test_a_page_made_late_has_the_whole_run(qtbot, document, host):
+    feed(host, cases.begun(), cases.planned(20), *cases.steps(1, 10))
+    page = shown(qtbot, RunPage(document, host))
+    assert page.body.isVisible()
+    assert len(line_of(page, "loss")[0]) == 10
+
+
+def test_a_recorded_run_is_shown_with_its_drawn_curve(qtbot, document, host, tmp_path):
+    events = [cases.begun(), cases.planned(20), *cases.steps(1, 20)]
+    folder = cases.write_run(tmp_path, "demo-1", events)
+    events[0] = cases.begun(str(folder))
+    page = shown(qtbot, RunPage(document, host))
+    page.show_run(folder)
+    qtbot.waitUntil(lambda: page.group.history.last_step == 20, timeout=5_000)
+    qtbot.wait(50)
+    assert page.back.isVisible()
+    QTest.mouseClick(page.back, Qt.MouseButton.LeftButton)
+    assert not page.body.isVisible()
+
+
+def test_the_drawn_curve_is_the_engines_own(tmp_path):
+    folder = cases.write_run(tmp_path, "demo-1", [cases.begun()])
+    curve = planned_curve(folder, 100)
+    schedule = decode_config({}).schedule.learning_rate
+    assert curve(np.array([1.0, 50.0, 100.0])).tolist() == [
+        schedule.at_step(0, 100),
+        schedule.at_step(49, 100),
+        schedule.at_step(99, 100),
+    ]
+
+
+def test_nothing_is_drawn_while_the_page_cannot_be_seen(qtbot, document, host):
+    page = shown(qtbot, RunPage(document, host))
+    feed(host, cases.begun(), *cases.steps(1, 3))
+    page._show_current()
+    page.hide()
+    before = page.group.chart("loss")._items[0].xData
+    feed(host, *cases.steps(4, 9))
+    page.group.refresh()
+    assert page.group.chart("loss")._items[0].xData is before
+    page.show()
+    qtbot.waitUntil(lambda: len(line_of(page, "loss")[0]) == 9, timeout=2_000)
+
+
+def drag(plot, start, end):
+    def pixel(point):
+        return plot.mapFromScene(plot._box.mapViewToScene(QPointF(*point)))
+
+    view = plot.viewport()
+    a, b = pixel(start), pixel(end)
+    QTest.mouseMove(view, a)
+    QTest.mousePress(view, Qt.MouseButton.LeftButton, pos=a)
+    for share in (0.3, 0.6, 1.0):
+        QTest.mouseMove(view, a + QPoint(*(int(share * d) for d in (b - a).toTuple())))
+    QTest.mouseRelease(view, Qt.MouseButton.LeftButton, pos=b)
+
+
+def test_a_box_zooms_all_charts_and_show_all_undoes_it(qtbot, document, host):
+    feed(host, cases.begun(), cases.planned(200), *cases.steps(1, 200, 200))
+    page = shown(qtbot, RunPage(document, host))
+    plot = page.group.chart("loss").plot
+    drag(plot, (50, 0.1), (100, 0.9))
+    window = page.group.view.window
+    assert window is not None
+    assert abs(window[0] - 50) < 5
+    assert abs(window[1] - 100) < 5
+    assert not page.group.view.follow
+    assert not page.toolbar.follow.isChecked()
+    x, _ = line_of(page, "gradient_norm")
+    assert 45 < x[1] < 55
+    assert page.toolbar.whole.isEnabled()
+    QTest.mouseClick(page.toolbar.whole, Qt.MouseButton.LeftButton)
+    assert page.group.view.window is None
+    assert page.toolbar.follow.isChecked()
+    assert line_of(page, "gradient_norm")[0][-1] == 200
+
+
+def test_the_wheel_scrolls_the_page_and_zooms_only_with_ctrl(qtbot, document, host):
+    feed(host, cases.begun(), *cases.steps(1, 50, 50))
+    page = shown(qtbot, RunPage(document, host), height=500)
+    plot = page.group.chart("loss").plot
+    before = page.group.view
+    from PySide6.QtGui import QWheelEvent
+
+    def wheel(modifiers):
+        centre = QPointF(plot.viewport().rect().center())
+        return QWheelEvent(
+            centre,
+            plot.viewport().mapToGlobal(centre),
+            QPoint(),
+            QPoint(0, 120),
+            Qt.MouseButton.NoButton,
+            modifiers,
+            Qt.ScrollPhase.NoScrollPhase,
+            False,
+        )
+
+    plain = wheel(Qt.KeyboardModifier.NoModifier)
+    plot.wheelEvent(plain)
+    assert not plain.isAccepted()
+    assert page.group.view == before
+    plot.wheelEvent(wheel(Qt.KeyboardModifier.ControlModifier))
+    assert page.group.view.window is not None
+
+
+def test_the_crosshair_reads_exact_values_in_every_chart(qtbot, document, host):
+    feed(host, cases.begun(), cases.planned(20), *cases.steps(1, 10))
+    page = shown(qtbot, RunPage(document, host))
+    page.group.chart("loss").plot.pointed.emit(4.2)
+    text = page.group.chart("loss")._readout.text()
+    assert "step 4" in text
+    assert "each step 0.25" in text
+    assert "4.00e-06" in page.group.chart("learning_rate")._readout.text()
+    page.group.chart("loss").plot.pointed.emit(math.nan)
+    assert page.group.chart("loss")._readout.text() == ""
+
+
+def test_the_toolbar_changes_the_view(qtbot, document, host):
+    feed(host, cases.begun(), *cases.steps(1, 10))
+    page = shown(qtbot, RunPage(document, host))
+    page.toolbar.log.click()
+    assert page.group.view.is_log
+    _, y = line_of(page, "loss")
+    assert y[0] == pytest.approx(0.0)
+    assert y[-1] == pytest.approx(-1.0)
+    page.toolbar.smoothing.setValue(0)
+    assert page.group.view.smoothing == 0.0
+    _, smooth = line_of(page, "loss", 1)
+    assert smooth.tolist() == pytest.approx(y.tolist())
+    page.toolbar.place.setCurrentIndex(2)
+    assert page.group.view.place == "epoch"
+    assert line_of(page, "loss")[0][-1] == pytest.approx(1.0)
+
+
+def test_charts_are_saved_as_picture_and_table(qtbot, document, host, tmp_path, monkeypatch):
+    feed(host, cases.begun(), *cases.steps(1, 10))
+    page = shown(qtbot, RunPage(document, host))
+    for ending, save in (("png", page._save_picture), ("csv", page._save_table)):
+        path = tmp_path / f"x.{ending}"
+        monkeypatch.setattr(page, "_ask_file", lambda *a, path=path: path)
+        save()
+        assert path.stat().st_size > 100
+    assert not QImage(str(tmp_path / "x.png")).isNull()
+
+
+@pytest.mark.parametrize("width", [640, 968, 1240])
+@pytest.mark.parametrize("name", ["dark", "light", "contrast"])
+def test_nothing_on_the_run_page_is_wider_than_the_page(qtbot, qapp, document, host, width, name):
+    theme.apply(qapp, name)
+    feed(host, cases.begun(), cases.planned(20), *cases.steps(1, 10))
+    page = shown(qtbot, RunPage(document, host), width=width)
+    right = page.viewport().width()
+    for widget in page.widget().findChildren(QWidget):
+        if widget.isVisible() and widget.parent() is page.group.charts[0].parent():
+            assert widget.geometry().right() <= right
+    assert page.widget().width() <= right
+    theme.apply(qapp, "dark")
+
+
+def test_smoothing_has_an_exact_place_on_its_slider():
+    for weight in (0.0, 0.9, 0.98, 0.99, 0.999):
+        assert abs(smoothing_of(slider_of(weight)) - weight) < 0.002
+
+
+def test_a_view_that_follows_keeps_its_width():
+    view = ChartView().zoomed(10, 30)
+    assert view.span(0, 100) == (10, 30)
+    assert view.following(True).span(0, 100) == (80, 100)
+    assert view.whole().span(0, 100) == (0, 100)
+    assert view.along("epoch").window is None
+    assert view.zoomed(5, 5) is view
+
+
+def test_slow_draws_halve_the_rate_and_fast_ones_bring_it_back():
+    pace = DrawPace()
+    for _ in range(5):
+        pace.drew(45.0)
+    assert pace.interval_ms == 500
+    for _ in range(40):
+        pace.drew(3.0)
+    assert pace.interval_ms == 100
+
+
+@pytest.mark.parametrize(("low", "high"), [(-7.2, -6.1), (-0.5, 0.1), (-9.0, 0.0), (-6.01, -6.0)])
+def test_ticks_of_a_logarithmic_axis_are_round_and_few(low, high):
+    ticks = log_ticks(low, high, 6)
+    assert 1 <= len(ticks) <= 7
+    for tick in ticks:
+        digits = log_text(tick).split("e")[0].replace(".", "").strip("0")
+        assert len(digits) <= 2
+
+
+def test_short_numbers_are_short():
+    values = [0.0912, 1.23e-6, 12.4, 12345.0, math.nan, 0.0]
+    assert [short_number(v) for v in values] == [
+        "0.09120",
+        "1.23e-06",
+        "12.40",
+        "12,345",
+        "\N{EN DASH}",
+        "0",
+    ]
+
+
+# Runs
+
+
+def scan(qtbot, page, count):
+    qtbot.waitUntil(lambda: page.table.rowCount() == count, timeout=5_000)
+
+
+def some_runs(document):
+    output = Path(document.value("output.folder"))
+    checkpoints = output / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    for ending in (".pt", ".json"):
+        (checkpoints / f"demo_step_000004{ending}").write_text("{}", encoding="utf-8")
+    cases.write_run(output, "old", [cases.begun(), *cases.steps(1, 3)], started=1)
+    events = [cases.begun(), cases.planned(9), *cases.steps(1, 6)]
+    return output, cases.write_run(output, "new", events, started=9)
+
+
+def test_runs_are_listed_newest_first_with_what_can_be_done(qtbot, document, host):
+    some_runs(document)
+    page = shown(qtbot, RunsPage(document, host))
+    scan(qtbot, page, 2)
+    assert page.table.item(0, 0).text() == "new"
+    assert "Ended unexpectedly at step 6" in page.ending.text()
+    assert "the last state is of step 4" in page.ending.text()
+    with qtbot.waitSignal(page.resume_asked) as asked:
+        QTest.mouseClick(page.resume, Qt.MouseButton.LeftButton)
+    assert Path(asked.args[0]).name == "demo_step_000004.pt"
+    with qtbot.waitSignal(page.charts_asked) as charts:
+        QTest.mouseClick(page.charts, Qt.MouseButton.LeftButton)
+    assert charts.args[0].name == "new"
+
+
+def test_without_runs_the_page_says_how_to_get_them(qtbot, document, host):
+    page = shown(qtbot, RunsPage(document, host))
+    qtbot.waitUntil(lambda: not page._list.isVisible(), timeout=5_000)
+    assert page.empty.isVisible()
+
+
+def test_a_run_elsewhere_can_be_shown(qtbot, document, host, tmp_path):
+    folder = cases.write_run(tmp_path / "else", "far", [cases.begun(), *cases.steps(1, 2)])
+    page = shown(qtbot, RunsPage(document, host))
+    page.show_run(folder)
+    scan(qtbot, page, 1)
+    assert page.table.run.path == folder
+
+
+def test_the_settings_of_a_run_are_taken_as_one_step(qtbot, document, host):
+    _, folder = some_runs(document)
+    (folder / "config.json").write_text('{"schema": 1, "training": {"seed": 7}}', encoding="utf-8")
+    page = shown(qtbot, RunsPage(document, host))
+    scan(qtbot, page, 2)
+    before = document.overlay()
+    QTest.mouseClick(page.take, Qt.MouseButton.LeftButton)
+    assert document.value("training.seed") == 7
+    document.undo()
+    assert document.overlay() == before
+
+
+# Console
+
+
+def test_the_console_shows_filters_and_clears(qtbot, document, host):
+    host.console.add(0.0, "info", "first <b>line</b>")
+    page = shown(qtbot, ConsolePage(document, host))
+    host.console.add(0.0, "warning", "careful")
+    host.console.add(0.0, "error", "broken")
+    host.console.add(0.0, "output", "noise")
+    qtbot.waitUntil(lambda: "noise" in page.text.toPlainText(), timeout=2_000)
+    assert "first <b>line</b>" in page.text.toPlainText()
+    page.level.setCurrentIndex(page.level.findData("problems"))
+    assert [line.split("  ")[1] for line in page.text.toPlainText().splitlines()] == [
+        "careful",
+        "broken",
+    ]
+    page.filter.setText("BROK")
+    assert page.text.toPlainText().count("\n") == 0
+    page.filter.clear()
+    QTest.mouseClick(page.clear, Qt.MouseButton.LeftButton)
+    assert page.text.toPlainText() == ""
+
+
+def test_the_console_holds_a_bounded_number_of_lines(qtbot, document, host):
+    page = shown(qtbot, ConsolePage(document, host))
+    for number in range(8_000):
+        host.console.add(0.0, "output", f"line {number}")
+    page._append_new()
+    assert page.text.blockCount() <= host.console.most_lines
+    assert page.text.toPlainText().endswith("line 7999")
+
+
+# Samples
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("run_step_000500_a cat.png", ("a cat", 500)),
+        ("portrait_step_12.JPG", ("portrait", 12)),
+        ("step-7.webp", ("", 7)),
+        ("portrait.png", None),
+        ("run_step_5.txt", None),
+    ],
+)
+def test_a_file_name_says_prompt_and_step(name, expected):
+    found = parse_name(Path(name))
+    assert (found and (found.prompt, found.step)) == expected
+
+
+def test_samples_are_prompts_by_steps_and_compared(qtbot, document, host, tmp_path):
+    names = [f"r_step_{step}_{prompt}.png" for step in (10, 20) for prompt in ("a", "b")]
+    for name in names[:3]:
+        image = QImage(20, 30, QImage.Format.Format_RGB32)
+        image.fill(QColor("red"))
+        assert image.save(str(tmp_path / name))
+    grid = grid_of(tmp_path.iterdir())
+    assert (grid.prompts, grid.steps, len(grid.pictures)) == (("a", "b"), (10, 20), 3)
+    page = SamplesPage(document, host)
+    page._chosen = tmp_path
+    shown(qtbot, page)
+    model = page.view.grid_model()
+    qtbot.waitUntil(lambda: model.rowCount() == 2, timeout=5_000)
+    index = model.index(0, 0)
+    role = Qt.ItemDataRole.DecorationRole
+    qtbot.waitUntil(lambda: model.data(index, role) is not None, timeout=5_000)
+    assert not page.compare.isEnabled()
+    page.view.selectAll()
+    page.view.selectionModel().select(
+        model.index(0, 1), page.view.selectionModel().SelectionFlag.Deselect
+    )
+    assert [picture.prompt for picture in page.view.chosen()] == ["a", "b"]
+    assert page.compare.isEnabled()
+
+
+def test_without_samples_the_page_says_how_to_get_them(qtbot, document, host):
+    page = shown(qtbot, SamplesPage(document, host))
+    assert page.empty.isVisible()
+    assert "samples folder" in page._how.text()
+
+
+# Resume
+
+
+def stored(**changes):
+    plain = encode_config(TrainConfig())
+    for path, value in changes.items():
+        section, name = path.split("__")
+        plain[section][name] = value
+    return plain
+
+
+def test_what_must_match_is_the_engines_own_list():
+    assert set(MUST_MATCH) == {*resume._MUST_MATCH, "optimizer.moments"}
+
+
+def test_differences_that_forbid_a_resume_are_told_from_those_that_do_not():
+    wanted = stored(training__seed=7, checkpoints__keep_last=9)
+    wanted["optimizer"] = {"kind": "velo_rms"}
+    plan = plan_resume(stored(), wanted, 10)
+    assert {"training.seed", "optimizer.kind"} <= set(plan.forbidden)
+    assert "checkpoints.keep_last" in plan.allowed
+    assert not {"training", "optimizer"} & {*plan.forbidden, *plan.allowed}
+
+
+def test_the_same_settings_go_on_at_the_same_curve():
+    plan = plan_resume(stored(), {}, 1000)
+    assert plan.forbidden == plan.allowed == ()
+    assert plan.jump == pytest.approx(1.0, rel=0.02)
+    assert not plan.ends_before
+
+
+def test_another_length_moves_the_rate_and_may_end_before_the_state():
+    assert plan_resume(stored(), stored(training__steps=500), 1000).ends_before
+    schedule = decode_config(stored()).schedule.learning_rate
+    plan = plan_resume(stored(), stored(training__steps=1100), 1000)
+    assert plan.rate_after == schedule.at_step(1000, 1100)
+    assert plan.rate_before == schedule.at_step(999, 2000)
+
+
+def test_files_that_moved_are_taken_from_the_document(tmp_path):
+    here = tmp_path / "here.safetensors"
+    here.write_text("", encoding="utf-8")
+    old = stored(model__base="/gone/base.safetensors", data__folders=[{"path": "/gone"}])
+    document = {"model": {"base": str(here)}, "data": {"folders": [{"path": str(tmp_path)}]}}
+    assert moved_places(old, document)["model.base"] == str(here)
+    settings = resumed_settings(old, document, steps=3000)
+    assert [folder["path"] for folder in settings["data"]["folders"]] == [str(tmp_path)]
+    assert settings["training"]["steps"] == 3000
+    decode_config(settings)
+
+
+@pytest.fixture
+def silent_question(monkeypatch):
+    monkeypatch.setattr(StateQuestion, "ask", lambda self, path: None)
+
+
+def wizard_for(qtbot, document, facts, tmp_path):
+    wizard = ResumeWizard(document, tmp_path / "demo_step_000010.pt")
+    qtbot.addWidget(wizard)
+    wizard.show()
+    wizard._answered(facts)
+    return wizard
+
+
+def facts_of(config, step=10):
+    facts = {"name": "demo", "step": step, "samples": 40, "optimizer": "raven_adamw"}
+    return StateFacts(facts, config)
+
+
+def test_the_wizard_goes_on_with_the_stored_settings_unless_told(
+    qtbot, document, tmp_path, silent_question
+):
+    document.set_values({"training.seed": 7}, "seed")
+    wizard = wizard_for(qtbot, document, facts_of(stored()), tmp_path)
+    assert wizard.stored.isChecked()
+    assert wizard.resume.isEnabled()
+    assert wizard.settings()["training"]["seed"] == 42
+    wizard.current.click()
+    assert not wizard.resume.isEnabled()
+    assert "must match" in wizard.note.text()
+    assert wizard.table.item(0, 3).text() == "must match"
+    wizard.stored.click()
+    assert wizard.resume.isEnabled()
+
+
+def test_a_finished_run_goes_on_with_more_steps(qtbot, document, tmp_path, silent_question):
+    config = stored(training__steps=10)
+    wizard = wizard_for(qtbot, document, facts_of(config), tmp_path)
+    assert wizard.steps.minimum() == 11
+    wizard.steps.setValue(25)
+    assert wizard.settings()["training"]["steps"] == 25
+    assert decode_config(wizard.settings()).training.steps == 25
+
+
+def test_an_unreadable_state_is_refused_in_the_engines_words(
+    qtbot, document, tmp_path, silent_question
+):
+    problem = parse_answer("", "Error: x.pt: is not a training state\n").problem
+    wizard = wizard_for(qtbot, document, StateFacts({}, {}, problem), tmp_path)
+    assert "is not a training state" in wizard.message.text()
+    assert not wizard.resume.isEnabled()
+
+
+def test_the_state_is_read_by_a_child(qtbot, tmp_path):
+    path = tmp_path / "x.pt"
+    path.write_bytes(b"nothing")
+    question = StateQuestion()
+    with qtbot.waitSignal(question.answered, timeout=60_000) as answer:
+        question.ask(path)
+    assert "x.pt" in answer.args[0].problem
+
+
+def test_an_accepted_wizard_starts_the_run(qtbot, document, tmp_path, silent_question, monkeypatch):
+    started = []
+
+    class FakeHost:
+        def start(self, config, *, resume=""):
+            started.append((config["training"]["seed"], resume))
+            return True
+
+    def answer(self):
+        self._answered(facts_of(stored()))
+        return 1
+
+    monkeypatch.setattr(resume_wizard.ResumeWizard, "exec", answer)
+    state = tmp_path / "s.pt"
+    assert resume_wizard.resume_with_wizard(document, FakeHost(), state)
+    assert started == [(42, str(state))]
+
+
+# Desktop
+
+
+class Fakes:
+    def __init__(self):
+        self.calls = []
+
+    def block(self):
+        self.calls.append("block")
+
+    def release(self):
+        self.calls.append("release")
+
+    def show(self, look, share):
+        self.calls.append((look, share))
+
+    def announce(self, title, text):
+        self.calls.append((title, text))
+
+
+def test_the_desktop_follows_a_run(qtbot, host):
+    window = QWidget()
+    qtbot.addWidget(window)
+    fakes = Fakes()
+    link = DesktopLink(host, window, blocker=fakes, bar=fakes, announcer=fakes)
+    status = advance(host.status, StartRequested())
+    host.status_changed.emit(status)
+    status = advance(advance(status, cases.begun()), cases.step_event(5, 20))
+    host.status_changed.emit(status)
+    status = advance(status, EngineEnded(message="killed"))
+    host.status_changed.emit(status)
+    host.ended.emit(status)
+    assert status.state is RunState.FAILED
+    assert fakes.calls == [
+        "block",
+        ("unknown", 0.0),
+        ("normal", 0.25),
+        "release",
+        ("error", 0.25),
+        ("Training failed", "killed"),
+    ]
+    fakes.calls.clear()
+    link.set_wishes(keeps_awake=False, notifies=False)
+    fakes.calls.clear()
+    host.status_changed.emit(advance(host.status, StartRequested()))
+    host.ended.emit(host.status)
+    assert [call[0] for call in fakes.calls] == ["unknown", "none"]
+
+
+def test_every_state_has_a_look_in_the_taskbar():
+    for state in RunState:
+        status = advance(EngineHost().status, StartRequested())
+        assert progress_state(look_of(type(status)(state=state))) in (0, 1, 2, 4, 8)
+
+
+def test_the_numbers_for_windows_are_those_of_its_headers():
+    assert awake_flags(True) == 0x80000001
+    assert awake_flags(False) == 0x80000000
+    guid = Guid.of("{56FDF344-FD6D-11D0-958A-006097C9A090}")
+    assert (guid.data1, guid.data2, guid.data3) == (0x56FDF344, 0xFD6D, 0x11D0)
+    assert bytes(guid.data4) == bytes.fromhex("958A006097C9A090")
+    assert sys.getsizeof(guid) > 0
