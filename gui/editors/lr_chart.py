@@ -21,25 +21,16 @@ from aozora.config.lr_schedule import LrSchedule
 from gui.editors.inks import inks
 from gui.editors.lr_axes import Decades, LrAxes
 from gui.editors.lr_edit import Run, inserted
-from gui.editors.lr_gestures import (
-    CurveScale,
-    Gesture,
-    Modifiers,
-    PointDrag,
-    RubberBand,
-    Shown,
-)
+from gui.editors.lr_hits import is_in_plot
 from gui.editors.lr_keys import LrKeys
 from gui.editors.lr_menu import LrMenu
+from gui.editors.lr_mouse import LrMouse
 from gui.editors.lr_paint import paint_lr
 from gui.editors.lr_scene import LrScene, Units, spoken_point
 from gui.editors.lr_snap import snapped
 from gui.editors.spoken import SpokenWidget, announce
 from gui.theme import notifier
 
-_HIT_PX = 14.0
-_LINE_HIT_PX = 7.0
-_DRAG_PX = 3.0
 _COMPACT_PX = 300
 
 
@@ -70,17 +61,12 @@ class LrChart(SpokenWidget):
         self._run = Run()
         self._units: Units = "steps"
         self._chosen: tuple[int, ...] = ()
-        self._hovered: int | None = None
         self._faulty: frozenset[int] = frozenset()
         self._ghost: LrSchedule | None = None
         self._applied: tuple[tuple[float, float], ...] = ()
         self._decades = Decades.around(self._schedule)
         self._is_zoomed = False
-        self._gesture: Gesture | None = None
-        self._shown: Shown | None = None
-        self._press: QPointF | None = None
-        self._dropped: int | None = None
-        self._title = ""
+        self._mouse = LrMouse(self)
         self._keys = LrKeys(self)
         self._menu = LrMenu(self)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -111,13 +97,13 @@ class LrChart(SpokenWidget):
     @property
     def is_dragging(self) -> bool:
         """Whether a gesture runs."""
-        return self._gesture is not None
+        return self._mouse.is_dragging
 
     def set_schedule(self, schedule: LrSchedule) -> None:
         """Show ``schedule``; a running gesture ends without a change."""
         if schedule == self._schedule and not self.is_dragging:
             return
-        self._drop_gesture()
+        self._mouse.forget()
         self._schedule = schedule
         self._fit()
         self.choose(i for i in self._chosen if i < len(schedule.points))
@@ -159,14 +145,31 @@ class LrChart(SpokenWidget):
             self._announce()
         self.update()
 
-    def commit(self, schedule: LrSchedule, title: str, *, may_merge: bool = False) -> None:
-        """Make ``schedule`` the curve and say so, unless it is the same."""
-        if schedule == self._schedule:
-            self.update()
-            return
-        self._schedule = schedule
-        self._fit()
-        self.committed.emit(schedule, title, may_merge)
+    def commit(
+        self,
+        schedule: LrSchedule,
+        title: str,
+        *,
+        may_merge: bool = False,
+        chosen: tuple[int, ...] | None = None,
+    ) -> None:
+        """Make ``schedule`` the curve and say so, unless it is the same.
+
+        Args:
+            schedule: The new curve.
+            title: What was done.
+            may_merge: Whether it may join the step before.
+            chosen: Points of the new curve to choose; None leaves the choice.
+        """
+        if chosen is not None:
+            # Before the change is told: the table that hears of it shows the chosen rows.
+            self._chosen = chosen
+        if schedule != self._schedule:
+            self._schedule = schedule
+            self._fit()
+            self.committed.emit(schedule, title, may_merge)
+        if chosen is not None:
+            self.selected.emit(chosen)
         self._announce()
         self.update()
 
@@ -212,117 +215,21 @@ class LrChart(SpokenWidget):
             low, high = min(self._decades.low, other.low), max(self._decades.high, other.high)
             self._decades = Decades(low, high)
 
-    def _point_at(self, place: QPointF) -> int | None:
-        best, nearest = _HIT_PX, None
-        for index in range(len(self._schedule.points)):
-            away = self.point_position(index) - place
-            distance = max(abs(away.x()), abs(away.y()))
-            # Of two handles at the same distance the chosen one stays within reach.
-            if distance < best or (distance == best and index in self._chosen):
-                best, nearest = distance, index
-        return nearest
-
-    def _is_in_plot(self, place: QPointF) -> bool:
-        axes = self.axes()
-        return axes.left <= place.x() <= axes.right and axes.top <= place.y() <= axes.bottom
-
-    def _is_on_line(self, place: QPointF) -> bool:
-        axes = self.axes()
-        if not self._is_in_plot(place) or not self._schedule.points:
-            return False
-        nearby = (self._schedule.at(axes.to_x(place.x() + dx)) for dx in (-3.0, 0.0, 3.0))
-        heights = [axes.to_px_y(rate) for rate in nearby]
-        low, high = min(heights) - _LINE_HIT_PX, max(heights) + _LINE_HIT_PX
-        return low <= place.y() <= high
-
     # Mouse
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         """Take a handle, a place on the line, or begin to choose."""
-        if event.button() != Qt.MouseButton.LeftButton:
-            return
-        self.setFocus(Qt.FocusReason.MouseFocusReason)
-        place, keys = event.position(), _modifiers(event)
-        self._press = place
-        self._dropped = None
-        self._title = self.tr("move point")
-        index = self._point_at(place)
-        if index is not None:
-            self._press_handle(index, place, keys)
-        elif keys.ctrl and self._is_in_plot(place):
-            self._title = self.tr("scale curve")
-            self._begin(
-                CurveScale(self._schedule, self._chosen, _xy(place), self.axes(), self._run)
-            )
-        elif not keys.shift and self._is_on_line(place):
-            self._press_line(place)
-        elif self._is_in_plot(place):
-            before = self._chosen if keys.shift else ()
-            self._begin(RubberBand(self._schedule, before, _xy(place), self.axes()))
-
-    def _press_handle(self, index: int, place: QPointF, keys: Modifiers) -> None:
-        if keys.shift and not keys.ctrl:
-            # A chosen point is dropped on release, unless Shift was held to drag it straight.
-            self._dropped = index if index in self._chosen else None
-            self.choose({*self._chosen, index})
-        elif index not in self._chosen:
-            self.choose((index,))
-        if self._run.is_locked(self._schedule.points[index].x):
-            self.noticed.emit(self.tr("This part of the run is trained already."))
-            return
-        self._begin(
-            PointDrag(self._schedule, self._chosen, index, _xy(place), self.axes(), self._run)
-        )
-
-    def _press_line(self, place: QPointF) -> None:
-        added = inserted(self._schedule, round(self.axes().to_x(place.x()), 4), None, self._run)
-        if added is None:
-            return
-        schedule, index = added
-        self._title = self.tr("add point")
-        self._begin(PointDrag(schedule, (index,), index, _xy(place), self.axes(), self._run))
-        self._show(Shown(schedule, (index,)))
-
-    def _begin(self, gesture: Gesture) -> None:
-        self._gesture = gesture
-
-    def _show(self, shown: Shown) -> None:
-        self._shown = shown
-        self.previewed.emit(shown.schedule)
-        self.update()
+        if event.button() == Qt.MouseButton.LeftButton:
+            self.setFocus(Qt.FocusReason.MouseFocusReason)
+            self._mouse.press(event)
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         """Carry on with the gesture, or show what is under the mouse."""
-        place = event.position()
-        if self._gesture is None:
-            self._hover(place)
-            return
-        if self._press is not None and not self._has_moved(place):
-            return
-        self._press = None
-        keys = _modifiers(event)
-        self._show(self._gesture.at(place.x(), place.y(), keys))
-
-    def _has_moved(self, place: QPointF) -> bool:
-        assert self._press is not None
-        return (place - self._press).manhattanLength() > _DRAG_PX
-
-    def _hover(self, place: QPointF) -> None:
-        hovered = self._point_at(place)
-        if hovered is not None:
-            self.setCursor(Qt.CursorShape.PointingHandCursor)
-        elif self._is_on_line(place):
-            self.setCursor(Qt.CursorShape.CrossCursor)
-        else:
-            self.unsetCursor()
-        if hovered != self._hovered:
-            self._hovered = hovered
-            self.update()
+        self._mouse.move(event)
 
     def leaveEvent(self, event: QEvent) -> None:
         """Forget what was under the mouse."""
-        self._hovered = None
-        self.update()
+        self._mouse.leave()
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         """End the gesture with what it shows."""
@@ -330,49 +237,27 @@ class LrChart(SpokenWidget):
             self._finish()
 
     def _finish(self) -> None:
-        gesture, shown = self._gesture, self._shown
-        was_click = self._press is not None
-        self._forget_gesture()
-        dropped, self._dropped = self._dropped, None
-        if isinstance(gesture, PointDrag) and was_click and dropped is not None:
-            self.choose(set(self._chosen) - {dropped})
-        elif isinstance(gesture, RubberBand):
-            self.choose(gesture.before if was_click or shown is None else shown.chosen)
-        elif shown is not None:
-            title = self.tr("remove point") if shown.removing else self._title
-            # Chosen first: the table that hears of the curve shows the chosen rows.
-            self._chosen = shown.chosen
-            self.commit(shown.schedule, title)
-            self.selected.emit(self._chosen)
+        self._mouse.finish()
         self._fit()
         self.update()
 
     def cancel_gesture(self) -> None:
         """End a running gesture as if it had not been."""
-        if self.is_dragging:
-            self._drop_gesture()
-            self.previewed.emit(self._schedule)
-
-    def _drop_gesture(self) -> None:
-        self._forget_gesture()
-        self.update()
-
-    def _forget_gesture(self) -> None:
-        self._gesture = self._shown = self._press = None
+        self._mouse.cancel()
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """Add a point where there is none, set the value of one, or reset the axis."""
         if event.button() != Qt.MouseButton.LeftButton:
             return
-        self._drop_gesture()
+        self._mouse.forget()
         place, axes = event.position(), self.axes()
-        index = self._point_at(place)
+        index = self._mouse.point_at(place)
         if index is not None:
             self.choose((index,))
             self._menu.ask_value(index)
         elif place.x() < axes.left:
             self.reset_zoom()
-        elif self._is_in_plot(place):
+        elif is_in_plot(axes, place.x(), place.y()):
             self.add_at(place)
 
     def add_at(self, place: QPointF) -> None:
@@ -384,9 +269,7 @@ class LrChart(SpokenWidget):
         if added is None:
             self.noticed.emit(self.tr("There is no room for a point here."))
             return
-        self._chosen = (added[1],)
-        self.commit(added[0], self.tr("add point"))
-        self.selected.emit(self._chosen)
+        self.commit(added[0], self.tr("add point"), chosen=(added[1],))
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         """Zoom the vertical axis with Ctrl; else leave the wheel to the page."""
@@ -413,7 +296,7 @@ class LrChart(SpokenWidget):
         place = QPointF(event.pos())
         if by_keyboard and self._chosen:
             place = self.point_position(self._chosen[0])
-        index = self._chosen[0] if by_keyboard and self._chosen else self._point_at(place)
+        index = self._chosen[0] if by_keyboard and self._chosen else self._mouse.point_at(place)
         if index is not None and index not in self._chosen:
             self.choose((index,))
         self._menu.open(place, index)
@@ -457,14 +340,14 @@ class LrChart(SpokenWidget):
 
     def scene(self) -> LrScene:
         """Return what is painted now."""
-        shown = self._shown
+        shown = self._mouse.shown
         return LrScene(
             axes=self.axes(),
             schedule=shown.schedule if shown else self._schedule,
             chosen=shown.chosen if shown else self._chosen,
             run=self._run,
             units=self._units,
-            hovered=None if self.is_dragging else self._hovered,
+            hovered=None if self.is_dragging else self._mouse.hovered,
             faulty=self._faulty,
             ghost=self._ghost,
             applied=self._applied,
@@ -479,16 +362,3 @@ class LrChart(SpokenWidget):
         painter = QPainter(self)
         paint_lr(painter, self.scene(), inks())
         painter.end()
-
-
-def _xy(place: QPointF) -> tuple[float, float]:
-    return place.x(), place.y()
-
-
-def _modifiers(event: QMouseEvent) -> Modifiers:
-    held = event.modifiers()
-    return Modifiers(
-        shift=bool(held & Qt.KeyboardModifier.ShiftModifier),
-        alt=bool(held & Qt.KeyboardModifier.AltModifier),
-        ctrl=bool(held & Qt.KeyboardModifier.ControlModifier),
-    )
