@@ -9,7 +9,10 @@ from PySide6.QtCore import QObject, Slot
 
 from aozora.config.lr_schedule import LrSchedule
 from aozora.config.presets import Preset
+from aozora.config.ticket_pool import BIN_COUNTS
 from aozora.events import StepCompleted
+from gui.charts.tally import TimestepTally
+from gui.shell.estimate import Estimate
 
 if TYPE_CHECKING:
     from gui.shell.window import MainWindow
@@ -31,11 +34,13 @@ class PageLinks(QObject):
         self._window = window
         self._applied: list[tuple[int, float]] = []
         self._total = 0
+        self._tally = TimestepTally()
         window.pages.made.connect(self._made)
         window.checker.changed.connect(self._estimated)
         window.document.history_changed.connect(self._compared)
         window.host.reported.connect(self._reported)
         window.host.started.connect(self._started)
+        window.pages.shown.connect(self._shown)
 
     @Slot(str, object)
     def _made(self, key: str, page: Any) -> None:
@@ -53,6 +58,9 @@ class PageLinks(QObject):
             self._show_applied()
         elif key in _ESTIMATED:
             self._estimated()
+        elif key == "timesteps":
+            self._estimated()
+            self._show_drawn()
         elif key == "runs":
             page.resume_asked.connect(self._resume_asked)
             page.charts_asked.connect(self.show_charts)
@@ -68,11 +76,15 @@ class PageLinks(QObject):
             page = self._page(key)
             if page is not None and (estimate is None or estimate.is_ready):
                 page.show_estimate(estimate)
-        page = self._page("schedule")
-        if page is None or estimate is None:
-            return
-        count = estimate.number("batches_per_epoch")
-        page.set_batches_per_epoch(round(count) if count == count else 0)
+        batches, samples = _counts(estimate)
+        for key in ("schedule", "timesteps"):
+            page = self._page(key)
+            if page is not None and estimate is not None:
+                page.set_batches_per_epoch(batches)
+        page = self._page("timesteps")
+        if page is not None:
+            # An old count would be wrong for other settings; none makes the page count itself.
+            page.set_samples(samples)
 
     @Slot()
     def _compared(self) -> None:
@@ -91,7 +103,9 @@ class PageLinks(QObject):
     @Slot(object)
     def _started(self, job: object) -> None:
         self._applied.clear()
+        self._tally = TimestepTally()
         self._show_applied()
+        self._show_drawn()
 
     @Slot(object)
     def _reported(self, batch: Any) -> None:
@@ -102,9 +116,30 @@ class PageLinks(QObject):
         # A dot for every step of a long run would be thousands on a few hundred pixels.
         stride = max(1, self._total // 400)
         self._applied += [(s.step, s.lr) for s in steps if s.step % stride == 0 or s.step == 1]
-        page = self._page("schedule")
-        if page is not None and page.isVisible():
+        for item in steps:
+            self._tally.add(item.timesteps, item.sample_losses)
+        key = self._window.pages.current
+        if key == "schedule":
             self._show_applied()
+        elif key == "timesteps":
+            self._show_drawn()
+
+    @Slot(str)
+    def _shown(self, key: str) -> None:
+        if key == "schedule":
+            self._show_applied()
+        elif key == "timesteps":
+            self._show_drawn()
+
+    def _show_drawn(self) -> None:
+        page = self._page("timesteps")
+        if page is None:
+            return
+        bins = self._window.document.value("timesteps.bins")
+        if bins not in BIN_COUNTS:
+            return
+        losses = [None if loss != loss else loss for loss in self._tally.mean_losses(bins).tolist()]
+        page.show_progress(self._tally.counts(bins).tolist(), losses)
 
     def _show_applied(self) -> None:
         page = self._page("schedule")
@@ -138,3 +173,13 @@ class PageLinks(QObject):
         """Show the charts of the run recorded in ``folder``."""
         self._window.show_page("run")
         self._page("run").show_run(folder)
+
+
+def _counts(estimate: Estimate | None) -> tuple[int, int]:
+    """Return batches an epoch and samples of the run; 0 for what is not known."""
+    if estimate is None:
+        return 0, 0
+    batches = estimate.number("batches_per_epoch")
+    tickets = estimate.summary.get("ticket_counts")
+    samples = sum(tickets) if isinstance(tickets, list) else 0
+    return (round(batches) if batches == batches else 0), samples

@@ -494,6 +494,28 @@ def test_a_run_that_died_is_offered_once(world, qtbot, tmp_path):
     assert world.preferences.now.dismissed == ("lost-1",)
 
 
+def test_setup_pages_show_what_the_run_has_applied(make_world, qtbot, tmp_path):
+    events = [RunStarted(run_id="r", folder=str(tmp_path)), planned()]
+    steps = [_event(StepCompleted, step=n, total_steps=4, lr=n * 1e-7, loss=0.5) for n in (1, 2)]
+    steps = [dataclasses.replace(s, timesteps=[30.0], sample_losses=[0.25]) for s in steps]
+    world = make_world([*events, *steps])
+    world.window.show()
+    world.make_ready()
+    world.window.show_page("schedule")
+    world.window.show_page("timesteps")
+    applied, drawn = [], []
+    world.window.pages.page("schedule").show_applied = lambda *what: applied.append(what)
+    world.window.pages.page("timesteps").show_progress = lambda *what: drawn.append(what)
+    world.window.desk.train()
+    qtbot.waitUntil(lambda: world.host.status.step == 2)
+    world.window.show_page("schedule")
+    assert applied[-1] == ([1, 2], [1e-7, 2e-7], 4)
+    world.window.show_page("timesteps")
+    counts, losses = drawn[-1]
+    assert counts == [2] + [0] * 19
+    assert losses == [0.25] + [None] * 19
+
+
 # The check
 
 
