@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from PySide6.QtCore import QEvent, QPointF, QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
 from PySide6.QtGui import (
     QContextMenuEvent,
     QFontMetricsF,
@@ -14,22 +14,22 @@ from PySide6.QtGui import (
     QPainter,
     QPaintEvent,
 )
-from PySide6.QtWidgets import QApplication, QSizePolicy, QWidget
+from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from aozora.config.schema import TrainConfig
 from gui.editors.inks import inks
 from gui.editors.spoken import SpokenWidget, announce
 from gui.editors.ticket_axes import TicketAxes
 from gui.editors.ticket_edit import axis_top
-from gui.editors.ticket_gestures import Painting, Ruling, Scaling, Smoothing, TicketGesture
+from gui.editors.ticket_gestures import Scaling
 from gui.editors.ticket_keys import TicketKeys
 from gui.editors.ticket_menu import TicketMenu
+from gui.editors.ticket_mouse import TicketMouse, is_near
 from gui.editors.ticket_paint import TicketScene, paint_tickets
 from gui.editors.ticket_view import TicketView, drawn_weights, spoken_bar
 from gui.theme import notifier
 
 _COMPACT_PX = 300
-_CLICK_PX = 3.0
 
 
 class TicketChart(SpokenWidget):
@@ -53,22 +53,14 @@ class TicketChart(SpokenWidget):
         super().__init__(parent)
         config = TrainConfig()
         self._view = TicketView(config, 0, drawn_weights(config))
-        self._shown: TicketView | None = None
-        self._gesture: TicketGesture | None = None
-        self._title = ""
-        self._press: QPointF | None = None
-        # A click may turn out to be the first half of a double click, which edits the number.
-        self._click = QTimer(self, singleShot=True)
-        self._click.setInterval(QApplication.doubleClickInterval())
-        self._click.timeout.connect(self._finish)
         self._chosen: frozenset[int] = frozenset()
         self._current = 0
         self._locked: frozenset[int] = frozenset()
-        self._hovered: int | None = None
         self._ghost: tuple[float, ...] | None = None
         self._drawn: tuple[int, ...] = ()
         self._losses: tuple[float | None, ...] = ()
         self._highest = axis_top(self._view.weights)
+        self._mouse = TicketMouse(self)
         self._keys = TicketKeys(self)
         self._menu = TicketMenu(self)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -109,13 +101,13 @@ class TicketChart(SpokenWidget):
     @property
     def is_dragging(self) -> bool:
         """Whether a gesture runs."""
-        return self._gesture is not None
+        return self._mouse.gesture is not None
 
     def set_view(self, view: TicketView) -> None:
         """Show ``view``; a running gesture ends without a change."""
         if view == self._view and not self.is_dragging:
             return
-        self._forget_gesture()
+        self._mouse.forget()
         if view.bins != self._view.bins:
             self._locked = frozenset()
             self._ghost = None
@@ -123,14 +115,14 @@ class TicketChart(SpokenWidget):
             self._chosen = frozenset()
             self._current = min(self._current, view.bins - 1)
         self._view = view
-        self._fit()
+        self.fit()
         self._announce()
         self.update()
 
     def set_ghost(self, weights: tuple[float, ...] | None) -> None:
         """Show other bars as a dashed outline."""
         self._ghost = weights
-        self._fit()
+        self.fit()
         self.update()
 
     def set_progress(self, drawn: Sequence[int], losses: Sequence[float | None]) -> None:
@@ -159,12 +151,11 @@ class TicketChart(SpokenWidget):
 
     def commit(self, weights: tuple[float, ...], title: str, *, may_merge: bool = False) -> None:
         """Make ``weights`` the bars and say so, unless they are the same."""
-        self._shown = None
         if weights == self._view.weights:
             self.update()
             return
         self._view = self._view.with_weights(weights)
-        self._fit()
+        self.fit()
         self.committed.emit(weights, title, may_merge)
         self._announce()
         self.update()
@@ -202,115 +193,43 @@ class TicketChart(SpokenWidget):
     def _is_compact(self) -> bool:
         return self.width() < _COMPACT_PX
 
-    def _fit(self) -> None:
+    def fit(self) -> None:
         """Fit the axis; not in a gesture, or bars would run away from the mouse."""
         if not self.is_dragging:
             self._highest = axis_top((*self._view.weights, *(self._ghost or ())))
+            self.update()
 
     # Mouse
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         """Begin to paint, rule, smooth or scale."""
-        self.settle()
-        axes = self.axes()
-        place = event.position()
-        if event.button() != Qt.MouseButton.LeftButton or not self._is_near(place, axes):
-            return
-        self.setFocus(Qt.FocusReason.MouseFocusReason)
-        bar, weight = axes.bar_at(place.x()), axes.to_weight(place.y())
-        held, weights = event.modifiers(), self._view.weights
-        self._press = place
-        self.choose((), current=bar)
-        gesture: TicketGesture
-        if held & Qt.KeyboardModifier.ControlModifier:
-            self._title = self.tr("scale bars")
-            self._gesture = Scaling(weights, self._locked, weight, weights)
-            return
-        if held & Qt.KeyboardModifier.ShiftModifier:
-            self._title = self.tr("straight bars")
-            gesture = Ruling(weights, self._locked, (bar, weight), weights)
-        elif held & Qt.KeyboardModifier.AltModifier:
-            self._title = self.tr("smooth bars")
-            gesture = Smoothing(weights, self._locked)
-        else:
-            self._title = self.tr("paint bars")
-            gesture = Painting(weights, self._locked)
-        self._carry_on(gesture, bar, weight)
-
-    def _is_near(self, place: QPointF, axes: TicketAxes) -> bool:
-        return (
-            axes.left - 4 <= place.x() <= axes.right + 4
-            and axes.top - 12 <= place.y() <= axes.bottom + 12
-        )
-
-    def _carry_on(self, gesture: TicketGesture, bar: int, weight: float) -> None:
-        self._gesture = gesture.to(bar, weight)
-        self._current = bar
-        self._shown = self._view.with_weights(self._gesture.weights)
-        self.previewed.emit(self._gesture.weights)
-        self.update()
+        self._mouse.settle()
+        is_left = event.button() == Qt.MouseButton.LeftButton
+        if is_left and is_near(event.position(), self.axes()):
+            self.setFocus(Qt.FocusReason.MouseFocusReason)
+            self._mouse.press(event)
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         """Carry on with the gesture, or show what is under the mouse."""
-        axes, place = self.axes(), event.position()
-        if self._gesture is not None:
-            if self._click.isActive():
-                return
-            if self._press is not None:
-                if (place - self._press).manhattanLength() <= _CLICK_PX:
-                    return
-                self._press = None
-            self._hovered = None
-            bar, weight = axes.bar_at(place.x()), axes.to_weight(place.y())
-            self._carry_on(self._gesture, bar, weight)
-            return
-        near = self._is_near(place, axes)
-        hovered = axes.bar_at(place.x()) if near else None
-        if near:
-            self.setCursor(Qt.CursorShape.CrossCursor)
-        else:
-            self.unsetCursor()
-        if hovered != self._hovered:
-            self._hovered = hovered
-            self.update()
+        self._mouse.move(event)
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         """End the gesture with what it shows."""
-        if event.button() != Qt.MouseButton.LeftButton or self._gesture is None:
-            return
-        if self._press is not None and isinstance(self._gesture, Painting):
-            self._click.start()
-        else:
-            self._finish()
+        if event.button() == Qt.MouseButton.LeftButton and self.is_dragging:
+            self._mouse.release()
 
     def settle(self) -> None:
         """Take a click that waits to be a double click for what it is."""
-        if self._click.isActive():
-            self._finish()
-
-    def _finish(self) -> None:
-        gesture = self._gesture
-        self._forget_gesture()
-        if gesture is not None:
-            self.commit(gesture.weights, self._title)
-        self._fit()
-        self.update()
+        self._mouse.settle()
 
     def cancel_gesture(self) -> None:
         """End a running gesture as if it had not been."""
-        if self.is_dragging:
-            self._forget_gesture()
-            self.previewed.emit(self._view.weights)
-            self.update()
-
-    def _forget_gesture(self) -> None:
-        self._click.stop()
-        self._gesture = self._shown = self._press = None
+        self._mouse.cancel()
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """Edit the number of a bar in place."""
         axes, place = self.axes(), event.position()
-        if event.button() == Qt.MouseButton.LeftButton and self._is_near(place, axes):
+        if event.button() == Qt.MouseButton.LeftButton and is_near(place, axes):
             self.cancel_gesture()
             self.edit_number(axes.bar_at(place.x()))
 
@@ -321,8 +240,7 @@ class TicketChart(SpokenWidget):
 
     def leaveEvent(self, event: QEvent) -> None:
         """Forget what was under the mouse."""
-        self._hovered = None
-        self.update()
+        self._mouse.leave()
 
     def contextMenuEvent(self, event: QContextMenuEvent) -> None:
         """Open the menu of a bar."""
@@ -351,12 +269,12 @@ class TicketChart(SpokenWidget):
 
     def event(self, event: QEvent) -> bool:
         """Treat losing the mouse as letting go of it."""
-        if (
-            event.type() == QEvent.Type.UngrabMouse
-            and self.is_dragging
-            and not self._click.isActive()
-        ):
-            self._finish()
+        kind = event.type()
+        if kind == QEvent.Type.UngrabMouse and self.is_dragging and not self._mouse.is_waiting:
+            self._mouse.finish()
+        elif kind in (QEvent.Type.ShortcutOverride, QEvent.Type.FocusOut):
+            # Saving or starting a run in the moment after a click must not miss the click.
+            self._mouse.settle()
         return super().event(event)
 
     def hideEvent(self, event: QHideEvent) -> None:
@@ -375,13 +293,13 @@ class TicketChart(SpokenWidget):
 
     def scene(self) -> TicketScene:
         """Return what is painted now."""
-        gesture = self._gesture
+        gesture, mouse = self._mouse.gesture, self._mouse
         return TicketScene(
             axes=self.axes(),
-            view=self._shown or self._view,
+            view=mouse.shown or self._view,
             chosen=self._chosen,
             locked=self._locked,
-            hovered=self._hovered if gesture is None else self._current,
+            hovered=mouse.hovered if gesture is None else self._current,
             current=self._current,
             ghost=self._ghost,
             drawn=self._drawn,

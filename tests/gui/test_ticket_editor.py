@@ -117,6 +117,15 @@ def test_a_click_paints_one_bar_once_it_is_no_double_click(chart, document, qtbo
     assert bars(document)[6] == pytest.approx(2.5, abs=0.03)
 
 
+def test_a_click_counts_at_once_when_the_mouse_leaves_or_a_shortcut_comes(chart, document):
+    QTest.mouseClick(chart, Qt.MouseButton.LeftButton, NONE, place(chart, 6, 2.5))
+    QApplication.sendEvent(chart, QEvent(QEvent.Type.Leave))
+    assert bars(document)[6] > 2.4
+    QTest.mouseClick(chart, Qt.MouseButton.LeftButton, NONE, place(chart, 8, 2.5))
+    QTest.keyClick(chart, Key.Key_S, CTRL)
+    assert bars(document)[8] > 2.4
+
+
 def test_a_double_click_edits_the_number_and_paints_nothing(chart, document):
     target = place(chart, 6, 2.5)
     QTest.mouseClick(chart, Qt.MouseButton.LeftButton, NONE, target)
