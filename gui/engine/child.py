@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,9 @@ _LONGEST_SHOWN = 2_000
 _LINGER_SECONDS = 20.0
 _JOIN_SECONDS = 2.0
 _CONFIG_PLACE = "{config}"
+# The last line of a traceback, and what the engine's command line says under it.
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)(:|$)")
+_BUG = "This is a bug in Aozora"
 
 
 def child_command(job: Job) -> tuple[list[str], str]:
@@ -205,7 +209,10 @@ class ChildEngine:
             )
         if self._said_last_word.is_set() or code in (0, 130):
             return EngineEnded()
-        return EngineEnded(message=_why(code, self._tail), hint=_hint(code), output=output)
+        hint = _hint(code)
+        if any(line.startswith(_BUG) for line in self._tail):
+            hint = "this is a bug in Aozora; please report it"
+        return EngineEnded(message=_why(code, self._tail), hint=hint, output=output)
 
 
 def _kill_tree(process: subprocess.Popen[bytes]) -> None:
@@ -227,6 +234,9 @@ def _why(code: int, tail: deque[str]) -> str:
     errors = [line.removeprefix("Error: ") for line in tail if line.startswith("Error: ")]
     if errors:
         return errors[-1]
+    raised = [line for line in tail if _RAISED.match(line)]
+    if code > 0 and raised:
+        return raised[-1]
     if code < 0:
         with contextlib.suppress(ValueError):
             return f"the engine was ended by the system ({signal.Signals(-code).name})"

@@ -17,8 +17,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QPushButton,
-    QRadioButton,
-    QSpinBox,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -30,6 +28,7 @@ from gui import theme
 from gui.charts.numbers import DASH, short_number
 from gui.document import Document
 from gui.engine.host import EngineHost
+from gui.engine.resume_parts import CountField, Option
 from gui.engine.resume_plan import (
     ResumePlan,
     moved_places,
@@ -45,7 +44,6 @@ from gui.shell.form_page import PageHead
 from gui.words import counted, whole
 
 _NOTABLE_JUMP = 2.0
-_MOST_STEPS = 100_000_000
 
 
 class ResumeWizard(QDialog):
@@ -74,9 +72,9 @@ class ResumeWizard(QDialog):
         self._grid.setVerticalSpacing(theme.GAP_1)
         self._grid.setColumnStretch(1, 1)
         self._grid.setColumnStretch(3, 1)
-        self.stored = QRadioButton(self.tr("Settings stored in the state"))
-        self.current = QRadioButton(self.tr("Settings of the document"))
-        self.steps = QSpinBox()
+        self.stored = Option(self.tr("Settings stored in the state"))
+        self.current = Option(self.tr("Settings of the document"))
+        self.steps = CountField()
         self.note = TonedLabel()
         self.note.setWordWrap(True)
         self.table = self._make_table()
@@ -114,7 +112,7 @@ class ResumeWizard(QDialog):
             self.tr("Setting"),
             self.tr("In the state"),
             self.tr("Document"),
-            self.tr("May it"),
+            self.tr("On resuming"),
         )
         table.setHorizontalHeaderLabels(list(titles))
         table.setAccessibleName(self.tr("What differs"))
@@ -150,8 +148,6 @@ class ResumeWizard(QDialog):
         label = TonedLabel(self.tr("Steps in all"), tone="text")
         label.setBuddy(self.steps)
         self.steps.setAccessibleName(self.tr("Steps in all"))
-        self.steps.setMinimumSize(120, theme.CONTROL_HEIGHT)
-        self.steps.setGroupSeparatorShown(True)
         row.addWidget(label)
         row.addWidget(self.steps)
         row.addStretch(1)
@@ -171,7 +167,7 @@ class ResumeWizard(QDialog):
         self.cancel.clicked.connect(self.reject)
         self.resume.clicked.connect(self.accept)
         self.stored.toggled.connect(self._refresh)
-        self.steps.valueChanged.connect(self._refresh)
+        self.steps.changed.connect(self._refresh)
         for widget in (self._facts_card, self._choice, self._table_card):
             widget.hide()
         self.resume.setEnabled(False)
@@ -189,13 +185,12 @@ class ResumeWizard(QDialog):
         values = effective(without_schema(facts.config))
         in_epochs = bool(value_at(values, "training.epochs"))
         steps = int(value_at(values, "training.steps"))
-        self.steps.blockSignals(True)
-        self.steps.setRange(facts.step + 1, _MOST_STEPS)
-        self.steps.setValue(max(steps, facts.step + 1))
-        self.steps.blockSignals(False)
+        self.steps.set_minimum(facts.step + 1)
+        # A run that is through goes on for half its length, unless told otherwise.
+        self.steps.set_value(steps if steps > facts.step else facts.step + max(1, steps // 2))
         # A length in epochs stays one; that in steps can be raised here.
         self._length.setVisible(not in_epochs)
-        self._stored_steps = self.steps.value() if in_epochs else steps
+        self._stored_steps = self.steps.value if in_epochs else steps
         for widget in (self._facts_card, self._choice, self._table_card):
             widget.show()
         self._space.hide()
@@ -228,8 +223,8 @@ class ResumeWizard(QDialog):
         document = self._document.overlay()
         if self._facts is None or self.current.isChecked():
             return document
-        is_changed = self.steps.value() != self._stored_steps
-        steps = self.steps.value() if is_changed else None
+        is_changed = self.steps.value != self._stored_steps
+        steps = self.steps.value if is_changed else None
         return resumed_settings(self._facts.config, document, steps=steps)
 
     @Slot()

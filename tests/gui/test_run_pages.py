@@ -548,8 +548,15 @@ def test_the_wizard_goes_on_with_the_stored_settings_unless_told(
 def test_a_finished_run_goes_on_with_more_steps(qtbot, document, tmp_path, silent_question):
     config = stored(training__steps=10)
     wizard = wizard_for(qtbot, document, facts_of(config), tmp_path)
-    assert wizard.steps.minimum() == 11
-    wizard.steps.setValue(25)
+    assert wizard.steps.minimum == 11
+    assert wizard.steps.value == 15
+    wizard.steps.clear()
+    QTest.keyClicks(wizard.steps, "9")
+    wizard.steps.editingFinished.emit()
+    assert not wizard.steps.is_valid
+    assert wizard.steps.value == 15
+    wizard.steps.setText("25")
+    wizard.steps.editingFinished.emit()
     assert wizard.settings()["training"]["steps"] == 25
     assert decode_config(wizard.settings()).training.steps == 25
 
