@@ -41,7 +41,7 @@ USAGE = """usage: python3 bootstrap.py VERB [ARGUMENTS]
 
   demo       make a small model and pictures, train them, and show the result
   test       run the tests
-  gui        open the window (--check: only say whether it could)
+  gui        open the window (--check: only say whether it could; --screenshots DIR: pictures)
   setup      install or update everything now (--attention sdpa|flash|xformers)
   doctor     say what this computer has and lacks
   train, cache, check, inspect, presets, ...   any other verb of Aozora; --help lists them

@@ -67,9 +67,12 @@ QHeaderView::section {
   border-bottom: 1px solid palette(mid); padding: 5px 8px;
 }
 QTableView, QListView, QTreeView {
-  background: palette(base); border: none; alternate-background-color: palette(window);
+  background: palette(base); border: none; outline: 0px; alternate-background-color: palette(window);
   selection-background-color: palette(highlight); selection-color: palette(highlighted-text);
 }
+QTableView::item { padding: 0px 8px; border: none; }
+QTableView::item:selected { background: palette(highlight); color: palette(highlighted-text); }
+QMessageBox QLabel#qt_msgbox_label { font-weight: 600; }
 QSplitter::handle { background: palette(mid); }
 QSplitter::handle:horizontal { width: 1px; }
 QSplitter::handle:vertical { height: 1px; }

@@ -1,4 +1,4 @@
-"""What kind of field each setting needs, read from its declaration; free of Qt."""
+"""What kind of field each setting needs, read from its declaration; free of widgets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from aozora.config.codec import choice_members, type_hints
 from aozora.config.fields import SettingInfo, info_of
 from aozora.config.schema import TrainConfig
 from aozora.registry import family_of, kind_of
+from gui.forms.numbers import format_number
+from gui.words import tr
 
 FieldKind = Literal["int", "float", "text", "path", "switch", "set", "choice", "texts", "own"]
 
@@ -116,18 +118,27 @@ def _values(annotation: Any, info: SettingInfo) -> tuple[tuple[Any, str], ...]:
 
 def value_text(shape: Shape, value: Any) -> str:
     """Return ``value`` as a person reads it."""
-    from gui.forms.numbers import format_number
-
     if shape.kind == "choice" and isinstance(value, dict):
         value = value.get("kind")
     for candidate, label in shape.values:
         if candidate == value:
-            return label
+            return tr(label)
     if isinstance(value, bool):
-        return "on" if value else "off"
+        return tr("on") if value else tr("off")
     if isinstance(value, list):
-        return ", ".join(map(str, value)) if len(value) < 4 else f"{len(value)} entries"
+        return _list_text(value)
     if value == "":
-        return "empty"
+        return tr("empty")
     text = format_number(value)
-    return f"{text} {shape.info.unit}" if shape.info.unit else text
+    return f"{text} {tr(shape.info.unit)}" if shape.info.unit else text
+
+
+def _list_text(values: list[Any]) -> str:
+    if not values:
+        return tr("none")
+    if all(isinstance(item, dict) for item in values):
+        return ", ".join(str(item.get("path", "")) for item in values)
+    if all(isinstance(item, list) for item in values):
+        return tr("{0} points").format(len(values))
+    words = ", ".join(format_number(item) for item in values)
+    return words if len(words) <= 60 else tr("{0} values").format(len(values))

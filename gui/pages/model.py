@@ -18,35 +18,29 @@ from gui.shell.form_page import FormPage
 from gui.words import size_text, tr, whole
 
 _SETTLE_MS = 400
-# Names of what `aozora inspect` tells, in the order they are shown in.
-_FACTS = (
-    ("kind", "Kind"),
-    ("architecture", "Architecture"),
-    ("prediction", "Prediction"),
-    ("zero_terminal_snr", "Zero terminal SNR"),
-    ("dtype", "Number format"),
-    ("num_parameters", "Parameters"),
-    ("num_tensors", "Tensors"),
-    ("num_bytes", "Size"),
-    ("title", "Title"),
-    ("notes", "Notes"),
-)
+# What an inspection tells, as far as the window has its own words for it or leaves it out.
+_LABELS = {
+    "zero_terminal_snr": "Zero terminal SNR",
+    "unet": "UNet",
+    "vae": "VAE",
+    "num_bytes": "Size",
+    "modelspec.title": "Title in the file",
+    "modelspec.prediction_type": "Prediction in the file",
+}
+_LEFT_OUT = frozenset({"path", "file", "notes"})
 
 
 def fact_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what an inspection told as names and words."""
-    rows = [(tr(label), _words(key, facts[key])) for key, label in _FACTS if _has(facts, key)]
-    known = {key for key, _ in _FACTS}
-    rows += [
-        (key.replace("_", " ").capitalize(), _words(key, value))
-        for key, value in facts.items()
-        if key not in known and isinstance(value, str | int | float) and _has(facts, key)
-    ]
-    return [row for row in rows if len(row[1]) < 300]
-
-
-def _has(facts: dict[str, Any], key: str) -> bool:
-    return facts.get(key) not in (None, "", [], {}) and key != "path"
+    rows = []
+    for key, value in facts.items():
+        name = key.lower().replace(" ", "_")
+        if name in _LEFT_OUT or value in (None, "", [], {}):
+            continue
+        label = key.replace("_", " ").replace("clip-", "CLIP-")
+        label = _LABELS.get(name, label[:1].upper() + label[1:])
+        rows.append((tr(label), _words(key, value)))
+    return rows
 
 
 def _words(key: str, value: Any) -> str:

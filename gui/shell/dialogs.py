@@ -71,7 +71,7 @@ class QtDialogs:
         save = _primary(box.addButton(label, QMessageBox.ButtonRole.AcceptRole))
         label = tr("Close now") if is_closing else tr("Stop now")
         now = box.addButton(label, QMessageBox.ButtonRole.DestructiveRole)
-        now.setProperty("danger", "true")
+        _marked(now, "danger")
         box.addButton(tr("Keep training"), QMessageBox.ButtonRole.RejectRole)
         box.setDefaultButton(save)
         box.exec()
@@ -134,5 +134,12 @@ class QtDialogs:
 
 
 def _primary(button: QPushButton) -> QPushButton:
-    button.setProperty("primary", "true")
+    return _marked(button, "primary")
+
+
+def _marked(button: QPushButton, name: str) -> QPushButton:
+    """Give ``button`` the looks called ``name``; the box has polished it already."""
+    button.setProperty(name, "true")
+    button.style().unpolish(button)
+    button.style().polish(button)
     return button

@@ -53,6 +53,10 @@ class HelpPanel(QScrollArea):
         column.addStretch(1)
         self.setWidget(inner)
         document.history_changed.connect(self._refresh)
+        self.show_welcome()
+
+    def show_welcome(self) -> None:
+        """Explain how help is got."""
         self.show_words(
             self.tr("Help"),
             self.tr(

@@ -20,7 +20,7 @@ from gui.forms.controls import TonedLabel
 from gui.icons import paint_icon
 from gui.shell.page_list import PageSpec
 
-WIDE, NARROW = 204, 56
+WIDE, NARROW = 222, 56
 _ENTRY_HEIGHT = 34
 
 

@@ -187,6 +187,7 @@ class MainWindow(QMainWindow):
     def _page_shown(self, key: str) -> None:
         self.rail.show_page(key)
         self.preflight.hide()
+        self.help.show_welcome()
         if self.preferences.now.page != key:
             self.preferences.change(page=key)
 

@@ -310,11 +310,11 @@ def test_the_model_page_tells_what_the_model_is(make_page, document, qtbot, tmp_
 
 
 def test_facts_are_shown_in_words():
-    facts = {"kind": "model", "num_bytes": 6.9e9, "zero_terminal_snr": True, "custom_thing": 3}
-    assert model.fact_rows(facts) == [
+    facts = {"kind": "model", "num_bytes": 6.9e9, "zero terminal SNR": True, "custom_thing": 3}
+    assert model.fact_rows({**facts, "file": "left out", "empty": ""}) == [
         ("Kind", "model"),
-        ("Zero terminal SNR", "yes"),
         ("Size", "6.9 GB"),
+        ("Zero terminal SNR", "yes"),
         ("Custom thing", "3"),
     ]
 
