@@ -208,7 +208,7 @@ class TicketEditor(QWidget):
         )
         if self.view.shifted() is not None:
             text += self.tr(" Line: what the UNet is given after the flow shift.")
-        if self.chart.scene().drawn:
+        if any(self.chart.scene().drawn):
             text += self.tr(" Inner bars: drawn so far. Dots: mean loss.")
         return text
 

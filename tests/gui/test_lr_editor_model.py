@@ -87,7 +87,8 @@ def test_the_line_drawn_is_what_is_applied(schedule):
     for px, py in axes.polyline(schedule):
         x = (px - axes.left) / axes.width
         near = (schedule.at(x), schedule.at(x + 1e-9), schedule.at(x - 1e-9))
-        assert min(abs(axes.to_px_y(rate) - py) for rate in near) < 1e-3
+        # A place read back from pixels is off by a rounding, which shows where the line is steep.
+        assert min(abs(axes.to_px_y(rate) - py) for rate in near) < 0.05
 
 
 @settings(deadline=None)
