@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,6 +74,8 @@ def run_application(paths: Sequence[Path]) -> int:
     """Open the window and stay until it is closed; return the exit code."""
     if hand_over(paths):
         return 0
+    # In a terminal Ctrl+C ends the program at once; Python's own handler waits for Qt to return.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     crashes = start_log()
     preferences = PreferenceKeeper()
     app = make_application(preferences, [])
