@@ -80,6 +80,8 @@ class Rig:
         self.memory.after_step()
         self.micro_steps = micro_steps
         self._generator = torch.Generator("cuda").manual_seed(seed + 1)
+        gc.collect()
+        gc.freeze()  # as a run does
         torch.cuda.synchronize()
 
     def inputs(self, batch: int, height: int, width: int) -> dict[str, Tensor]:

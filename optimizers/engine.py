@@ -43,6 +43,8 @@ class Engine:
         device: Where the model runs.
         frozen: Parameters that are not trained but belong to a streamed unit.
         micro_steps: Backward passes whose gradients are summed for one step.
+        update_order: Names of all parameters, trained and not, in the order in which forward needs
+            them; that of ``parameters`` if None.
         backend: The queues; those of ``device`` if None.
 
     Raises:
@@ -59,6 +61,7 @@ class Engine:
         device: torch.device,
         frozen: Mapping[str, nn.Parameter] | None = None,
         micro_steps: int = 1,
+        update_order: Iterable[str] | None = None,
         backend: Backend | None = None,
     ) -> None:
         placement = placement or Placement()
@@ -76,7 +79,7 @@ class Engine:
             if placement.units.get(name, name) in placement.streamed
             and parameter.numel() >= _small_tensor(placement)
         }
-        self.units = self._lay_out()
+        self.units = self._lay_out(update_order)
         self.unit_of = {unit.name: unit for unit in self.units}
         self.record_shapes = self._shape_records()
         self.host = HostMemory(device, placement.pin_bytes)
@@ -150,7 +153,7 @@ class Engine:
         """What gradients are summed in. A single one is kept as it is."""
         if self.micro_steps == 1 and self.dtype != torch.float16:
             return self.dtype
-        if self.placement.gradients == "host" and self.placement.sums == "bfloat16":
+        if self.placement.sums == "bfloat16":
             return torch.bfloat16
         return torch.float32
 
@@ -162,14 +165,16 @@ class Engine:
         sums = sum(self.sum_bytes(bucket) for bucket in self.buckets())
         return weights + sums + self.record_bytes() - self.placement.device_record_bytes
 
-    def _lay_out(self) -> tuple[Unit, ...]:
+    def _lay_out(self, update_order: Iterable[str] | None) -> tuple[Unit, ...]:
         placement = self.placement
+        order = [*self.parameters, *self._frozen] if update_order is None else [*update_order]
 
         def grouped(named: Mapping[str, nn.Parameter]) -> dict[str, dict[str, torch.Size]]:
             groups: dict[str, dict[str, torch.Size]] = {}
-            for name, parameter in named.items():
-                unit = placement.units.get(name, name)
-                groups.setdefault(unit, {})[name] = parameter.shape
+            for name in order:
+                if name in named:
+                    unit = placement.units.get(name, name)
+                    groups.setdefault(unit, {})[name] = named[name].shape
             return groups
 
         return lay_out(
@@ -194,8 +199,7 @@ class Engine:
     def _place_weights(self, unit: Unit) -> Tensor:
         if self.is_streamed(unit.name):
             size = unit.numel * self.dtype.itemsize
-            total = sum(u.numel * self.dtype.itemsize for u in self.units)
-            flat = self.host.allocate(size, expected=total).memory.view(self.dtype)
+            flat = self.host.allocate(size).memory.view(self.dtype)
         else:
             flat = torch.zeros(unit.numel, dtype=self.dtype, device=self.device)
         for place in (*unit.tensors, *unit.frozen):

@@ -20,7 +20,7 @@ from optimizers.ring import Lease
 
 FinishedBucket = Callable[[Bucket, Tensor], None]
 
-_MOST_WAITING_BYTES = 16 * 2**20
+_MOST_WAITING_BYTES = 40 * 2**20
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class GradientSums:
 
     Several gradients are summed in float32 (or in bfloat16 on the host, when the placement says
     so). A single gradient is kept as it is. With 16-bit or 8-bit moments, the finished float32 sum
-    is rounded once to bfloat16 on its way to the host: less than such moments keep of it.
+    is rounded once to bfloat16, wherever it waits: less than such moments keep of it.
 
     Args:
         engine: The run's memory.
@@ -97,6 +97,7 @@ class GradientSums:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._backend = engine.backend
+        self._dtype = engine.sum_dtype
         self._order = [b.index for b in reversed(engine.buckets())]
         self._buckets = {b.index: b for b in engine.buckets()}
         self._bucket_of = {p.name: b for b in engine.buckets() for p in b.tensors}
@@ -108,6 +109,7 @@ class GradientSums:
         self._waiting: dict[int, _Waiting] = {}
         self._missing: dict[int, set[str]] = {}
         self._cuts = {b.index: _cuts(b) for b in engine.buckets()}
+        self._sizes = {b.index: engine.passing_bytes(b) for b in engine.buckets()}
         self._has_padding = {index: None in names for index, (_, names) in self._cuts.items()}
         self._allocate()
         self._norms = torch.zeros(len(engine.parameters), dtype=torch.float32, device=engine.device)
@@ -135,11 +137,10 @@ class GradientSums:
 
     def _allocate(self) -> None:
         engine = self._engine
-        expected = sum(engine.sum_bytes(bucket) for bucket in engine.buckets())
         for bucket in engine.buckets():
             size = engine.sum_bytes(bucket)
             if self._engine.is_parked(bucket):
-                block = engine.host.allocate(size, expected=expected)
+                block = engine.host.allocate(size)
                 self._parked[bucket.index] = _Parked(block.memory, block.pinned, engine.sum_dtype)
             elif self._engine.is_resident(bucket):
                 self._resident[bucket.index] = torch.zeros(
@@ -348,8 +349,8 @@ class GradientSums:
     def _passing_through(self, bucket: Bucket, lease: Lease | None = None) -> _Passing:
         engine, queues = self._engine, self._backend
         fetches = self._micro_step > 0
-        dtype = engine.sum_dtype
-        size = self._passing_bytes(bucket)
+        dtype = self._dtype
+        size = self._sizes[bucket.index]
         lease = lease or engine.ring.take(size)
         if lease is None:
             # Gradients of so many buckets at once were not foreseen; they get room of their own.
@@ -382,14 +383,11 @@ class GradientSums:
         parked.read = arrived
         return _Passing(total, lease, narrow, arrived, comes_narrow)
 
-    def _passing_bytes(self, bucket: Bucket) -> int:
-        return self._engine.passing_bytes(bucket)
-
     def _fetch_ahead(self) -> None:
         """Fetch sums in the order in which backward will need them, as far as there is room."""
         while self._ahead:
             bucket = self._buckets[self._ahead[0]]
-            lease = self._engine.ring.take(self._passing_bytes(bucket))
+            lease = self._engine.ring.take(self._sizes[bucket.index])
             if lease is None:
                 return
             self._ahead.pop(0)
@@ -400,6 +398,8 @@ class GradientSums:
         self._await_arrival(passing)
         if self._is_last:
             self._measure(bucket, passing.total)
+            if self._is_rounded(bucket):
+                self._backend.compute.run(partial(_round_to_bfloat16, passing.total))
         if self.on_finished is not None and self._is_last:
             self.on_finished(bucket, passing.total)
             if passing.lease is not None:
@@ -428,6 +428,12 @@ class GradientSums:
         parked.written = queues.copy_out.record()
         lease.give_back(parked.written)
 
+    def _is_rounded(self, bucket: Bucket) -> bool:
+        """Return whether a finished sum that stays is rounded, as it would be if it left."""
+        if self._engine.unit_of[bucket.unit].is_small or bucket.index not in self._resident:
+            return False
+        return self._dtype == torch.float32 and self._parked_dtype() == torch.bfloat16
+
     def _parked_dtype(self) -> torch.dtype:
         """Return what a sum is parked in, now: no wider than it needs to be."""
         engine = self._engine
@@ -435,7 +441,7 @@ class GradientSums:
             return engine.dtype  # a single gradient is one of these
         if self._is_last and engine.moments != "float32" and engine.dtype == torch.bfloat16:
             return torch.bfloat16
-        return engine.sum_dtype
+        return self._dtype
 
     def _measure(self, bucket: Bucket, total: Tensor) -> None:
         views, _ = self._views(bucket, total)
@@ -447,6 +453,10 @@ class GradientSums:
             self._norms.index_copy_(0, places, torch.stack(list(norms)))
 
         self._backend.compute.run(measure)
+
+
+def _round_to_bfloat16(values: Tensor) -> None:
+    values.copy_(values.to(torch.bfloat16))
 
 
 def _cuts(bucket: Bucket) -> tuple[list[int], list[str | None]]:

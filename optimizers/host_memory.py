@@ -1,8 +1,8 @@
 """Host memory that a GPU copies from and to: page-locked as far as a budget and the system allow.
 
-torch's own pinned allocator rounds every request up to a power of two. Here ordinary memory is
-registered with CUDA in exact slabs, one after the other, until the budget is used up or the system
-refuses; what comes after is ordinary memory, and copies of it pass through a small pinned buffer.
+torch's own pinned allocator rounds every request up to a power of two. Here each block is ordinary
+memory that is registered with CUDA, one after the other, until the budget is used up or the system
+refuses; what comes after stays ordinary, and copies of it pass through a small pinned buffer.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-SLAB_BYTES = 512 * 2**20
-_PAGE = 4096
-_ALIGNMENT = 512
+PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class HostBlock:
 
 
 class HostMemory:
-    """Hands out parts of slabs; nothing is ever given back before the whole is dropped.
+    """Hands out blocks of whole pages; none is given back before the whole is dropped.
 
     Args:
         device: The device that copies from and to it.
@@ -45,9 +43,6 @@ class HostMemory:
     def __init__(self, device: torch.device, pin_budget: int) -> None:
         self._is_cuda = device.type == "cuda"
         self._pin_left = pin_budget if self._is_cuda else 0
-        self._slab: Tensor | None = None
-        self._slab_pinned = False
-        self._used = 0
         self.num_bytes = 0
         self.pinned_bytes = 0
         self._registered: list[Tensor] = []
@@ -55,43 +50,29 @@ class HostMemory:
         self.refusal = ""
         """What the system said when it refused to page-lock memory within the budget."""
 
-    def allocate(self, num_bytes: int, *, expected: int = 0) -> HostBlock:
-        """Return ``num_bytes`` of zeros.
-
-        Args:
-            num_bytes: Bytes needed.
-            expected: Bytes that will be asked for in all, so that the last slab is not too large.
-        """
-        if self._slab is None or self._used + num_bytes > self._slab.numel():
-            self._new_slab(max(num_bytes, min(SLAB_BYTES, expected)))
-        assert self._slab is not None
-        memory = self._slab[self._used : self._used + num_bytes]
-        self._used += -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
-        return HostBlock(memory, self._slab_pinned)
-
-    def _new_slab(self, num_bytes: int) -> None:
-        size = -(-num_bytes // _PAGE) * _PAGE
-        raw = torch.zeros(size + _PAGE, dtype=torch.uint8)
+    def allocate(self, num_bytes: int) -> HostBlock:
+        """Return ``num_bytes`` of zeros; they take memory when they are first written."""
+        size = -(-num_bytes // PAGE) * PAGE
+        raw = torch.zeros(size + PAGE, dtype=torch.uint8)
         # Registration works on whole pages; they must not be shared with other memory.
-        offset = -raw.data_ptr() % _PAGE
-        self._slab = raw[offset : offset + size]
-        self._slab_pinned = self._pin(self._slab)
-        self._used = 0
+        offset = -raw.data_ptr() % PAGE
+        block = raw[offset : offset + size]
         self.num_bytes += size
-        if not self._is_cuda:
-            self._slab_pinned = True  # copies on a CPU need no page-locked memory
+        # Copies on a CPU need no page-locked memory.
+        pinned = self._pin(block) or not self._is_cuda
+        return HostBlock(block[:num_bytes], pinned)
 
-    def _pin(self, slab: Tensor) -> bool:
-        size = slab.numel()
+    def _pin(self, block: Tensor) -> bool:
+        size = block.numel()
         if size > self._pin_left or self.refusal:
             return False
-        refusal = register(slab)
+        refusal = register(block)
         if refusal:
             # Asking again would only fail again, and a failed call may leave an error behind.
             self.refusal = refusal
             log.warning("Only %.1f GB could be page-locked: %s", self.pinned_bytes / 1e9, refusal)
             return False
-        self._registered.append(slab)
+        self._registered.append(block)
         self._pin_left -= size
         self.pinned_bytes += size
         return True
@@ -107,12 +88,12 @@ def register(memory: Tensor) -> str:
     return "" if int(status) == 0 else f"cudaHostRegister: error {int(status)}"
 
 
-def _unregister(slabs: list[Tensor]) -> None:
-    """Undo `register`; the memory must live until then, which ``slabs`` sees to."""
-    if not slabs:
+def _unregister(blocks: list[Tensor]) -> None:
+    """Undo `register`; the memory must live until then, which ``blocks`` sees to."""
+    if not blocks:
         return
     torch.cuda.synchronize()
     runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    for slab in slabs:
-        runtime.cudaHostUnregister(slab.data_ptr())
-    slabs.clear()
+    for block in blocks:
+        runtime.cudaHostUnregister(block.data_ptr())
+    blocks.clear()

@@ -61,11 +61,10 @@ class RecordStore:
                     room -= 0 if unit.is_small else shape.num_bytes
                     memory = torch.zeros(shape.num_bytes, dtype=torch.uint8, device=engine.device)
                     records[chunk.index] = Record(chunk, shape, memory, True, True)
-        expected = engine.record_bytes()
         for chunk in engine.chunks():
             if chunk.index not in records:
                 shape = engine.record_shapes[chunk.index]
-                block = engine.host.allocate(shape.num_bytes, expected=expected)
+                block = engine.host.allocate(shape.num_bytes)
                 records[chunk.index] = Record(chunk, shape, block.memory, block.pinned, False)
         return records
 

@@ -15,7 +15,7 @@ import torch
 
 from aozora.memory.units import is_transformer_block, unit_of
 from optimizers.chunk_update import SCRATCH_ELEMENTS
-from optimizers.host_memory import SLAB_BYTES
+from optimizers.host_memory import PAGE
 from optimizers.layout import SMALL_TENSOR, Unit, lay_out
 from optimizers.records import shape_record
 from optimizers.ring import aligned
@@ -139,8 +139,8 @@ class RunSizes:
         small_records: Its records.
         small_elements: Elements of its gradient sums.
         frozen: Frozen parameters outside the units' runs, each with its size, by unit.
-        sum_itemsize: Bytes of a summed gradient by where it waits.
-        passing_itemsize: Bytes of one on its way there, with those of a narrower form of it.
+        sum_itemsize: Bytes of a summed gradient.
+        passing_itemsize: Bytes of one on its way, with those of a narrower form of it.
         scratch: Work space of the update.
         trained: Number of trained weights.
         total: Number of all weights.
@@ -152,8 +152,8 @@ class RunSizes:
     small_records: int
     small_elements: int
     frozen: tuple[tuple[str, int, bool], ...]
-    sum_itemsize: Mapping[GradientPlace, int]
-    passing_itemsize: Mapping[GradientPlace, int]
+    sum_itemsize: int
+    passing_itemsize: int
     scratch: int
     trained: int
     total: int
@@ -177,12 +177,12 @@ class RunSizes:
         """Return the sums of all gradients but those of small tensors, at ``place``."""
         if place == "nowhere":
             return 0
-        width = self.sum_itemsize[place]
+        width = self.sum_itemsize
         return sum(sum(unit.buckets) for unit in self.units) * width
 
     def small_sums(self, place: GradientPlace) -> int:
         """Return the sums of small tensors' gradients; on the device, but as wide as the others."""
-        return self.small_elements * self.sum_itemsize[place]
+        return self.small_elements * self.sum_itemsize
 
     def records_on_device(self, room: int) -> list[int]:
         """Return the records that stay on the device: the last ones that fit ``room`` bytes."""
@@ -202,13 +202,13 @@ class RunSizes:
 
     def largest_piece(self, place: GradientPlace) -> int:
         """Return the most bytes that pass through the ring as one; as the engine counts them."""
-        width = self.sum_itemsize[place] + self.itemsize
+        width = self.sum_itemsize + self.itemsize
         largest = 0
         for unit in self.units:
             for record, numel in zip(unit.records, unit.chunks, strict=True):
                 largest = max(largest, record + numel * width)
             if place != "device":
-                passing = self.passing_itemsize[place]
+                passing = self.passing_itemsize
                 largest = max(largest, *(numel * passing for numel in unit.buckets), 0)
         return aligned(largest) + 4096
 
@@ -218,7 +218,7 @@ class RunSizes:
 
     def bounce_bytes(self, place: GradientPlace) -> tuple[int, ...]:
         """Return the buffers through which memory that is not page-locked passes."""
-        width = self.sum_itemsize[place]
+        width = self.sum_itemsize
         largest = 0
         for unit in self.units:
             for record, numel in zip(unit.records, unit.chunks, strict=True):
@@ -260,9 +260,9 @@ def sizes_of(
     small = next((unit for unit in units if unit.is_small), None)
     measure = _Measure(facts.rule, dtype, moments)
     is_single = micro_steps == 1 and dtype != torch.float16  # kept as it is
-    usual = dtype if is_single else torch.float32
-    parked = torch.bfloat16 if sums == "bfloat16" and not is_single else usual
-    summed: dict[GradientPlace, torch.dtype] = {"device": usual, "host": parked, "nowhere": usual}
+    kept = dtype
+    if not is_single:
+        kept = torch.bfloat16 if sums == "bfloat16" else torch.float32
     return RunSizes(
         itemsize=dtype.itemsize,
         units=tuple(measure.unit(unit) for unit in units if not unit.is_small),
@@ -270,11 +270,8 @@ def sizes_of(
         small_records=sum(measure.records(small)) if small else 0,
         small_elements=small.numel if small else 0,
         frozen=tuple(loose),
-        sum_itemsize={place: kept.itemsize for place, kept in summed.items()},
-        passing_itemsize={
-            place: kept.itemsize + (dtype.itemsize if kept != dtype else 0)
-            for place, kept in summed.items()
-        },
+        sum_itemsize=kept.itemsize,
+        passing_itemsize=kept.itemsize + (dtype.itemsize if kept != dtype else 0),
         scratch=measure.scratch(units),
         trained=sum(size.numel() for named in trained.values() for size in named.values()),
         total=sum(torch.Size(shape).numel() for shape in facts.shapes.values()),
@@ -325,20 +322,9 @@ def reserved(sizes: Collection[int]) -> int:
     return own + _round_up(middle, 20 * MIB) + _round_up(small, 2 * MIB)
 
 
-def slabs_of(requests: Iterable[tuple[int, int]]) -> tuple[int, ...]:
-    """Return the sizes of the slabs of host memory that hold some blocks, one after the other.
-
-    Args:
-        requests: Size of each block, and how much was expected to be asked for in all.
-    """
-    found: list[int] = []
-    left = 0
-    for size, expected in requests:
-        if size > left:
-            found.append(_round_up(max(size, min(SLAB_BYTES, expected)), 4096))
-            left = found[-1]
-        left -= (size + 511) // 512 * 512
-    return tuple(found)
+def in_pages(blocks: Iterable[int]) -> tuple[int, ...]:
+    """Return what blocks of host memory take: whole pages."""
+    return tuple(_round_up(size, PAGE) for size in blocks)
 
 
 def _round_up(size: int, step: int) -> int:

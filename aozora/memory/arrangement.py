@@ -71,21 +71,20 @@ class Arrangement:
         self._plan = layout.recompute
         named = dict(unet.named_parameters())
         trained = {*names}
-        ordered = in_forward_order(named)
         self.parameters: Mapping[str, nn.Parameter] = {
-            name: named[name] for name in ordered if name in trained
+            name: parameter for name, parameter in named.items() if name in trained
         }
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
-        frozen = {name: named[name] for name in ordered if name not in trained}
         self.engine = Engine(
             self.parameters,
             rule,
             moments=moments,
             placement=layout.placement,
             device=device,
-            frozen=frozen,
+            frozen={name: named[name] for name in named if name not in trained},
             micro_steps=micro_steps,
+            update_order=in_forward_order(named),
             backend=backend,
         )
         # What is made first is page-locked first: sums are copied most often.

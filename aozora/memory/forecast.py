@@ -14,8 +14,8 @@ from aozora.memory.accounting import (
     GradientPlace,
     RunSizes,
     UNetFacts,
+    in_pages,
     reserved,
-    slabs_of,
 )
 from aozora.memory.activation_bytes import ActivationShape, Cost, peak_bytes
 from aozora.memory.machine import Machine, Rates
@@ -150,16 +150,10 @@ class Forecaster:
         """Return what ``choice`` would take."""
         vram_parts = self._vram(choice)
         blocks = self._host_blocks(choice)
-        slabs = slabs_of(
-            (size, expected)
-            for name, part in blocks.items()
-            for expected in [self._expected(name, part)]
-            for size in part
-        )
-        ram_parts = self._ram(choice, blocks, slabs)
+        ram_parts = self._ram(choice, blocks)
         vram = sum(size for _, size in vram_parts)
         ram = sum(size for _, size in ram_parts)
-        pinned = self._pinned(choice, slabs)
+        pinned = self._pinned(choice, in_pages(size for part in blocks.values() for size in part))
         if not self._machine.has_card:
             ram_parts = (*ram_parts, *vram_parts)
             vram, ram, vram_parts = 0, ram + vram, ()
@@ -191,7 +185,7 @@ class Forecaster:
         records = [sizes.small_records, *sizes.records_on_device(choice.device_records)]
         sums = [sizes.small_sums(choice.gradients)]
         if choice.gradients == "device":
-            width = sizes.sum_itemsize["device"]
+            width = sizes.sum_itemsize
             sums += [numel * width for unit in sizes.units for numel in unit.buckets]
         ring = self._ring_bytes(choice.ring, choice.gradients)
         activations = self._activations(choice.recompute)
@@ -214,23 +208,13 @@ class Forecaster:
             parts.append(("lost between blocks", rounding + slack))
         return tuple((name, size) for name, size in parts if size)
 
-    def _expected(self, name: str, blocks: tuple[int, ...]) -> int:
-        """Return how much the engine expects to ask for when it asks for blocks of a kind."""
-        if name == "copy buffers":
-            return 0
-        if name == "weights":
-            return sum(unit.streamed for unit in self.sizes.units) + self.sizes.small_flat
-        if name == "optimizer states":
-            return self.sizes.record_bytes + self.sizes.small_records
-        return sum(blocks)
-
     def _host_blocks(self, choice: Choice) -> dict[str, tuple[int, ...]]:
         """Return the blocks of host memory in the order in which they are allocated."""
         sizes = self.sizes
         weights = tuple(unit.streamed for unit in sizes.units if unit.name in choice.streamed)
         sums: tuple[int, ...] = ()
         if choice.gradients == "host":
-            width = sizes.sum_itemsize["host"]
+            width = sizes.sum_itemsize
             sums = tuple(numel * width for unit in sizes.units for numel in unit.buckets)
         records = [size for unit in sizes.units for size in unit.records]
         for size in sizes.records_on_device(choice.device_records):
@@ -250,17 +234,16 @@ class Forecaster:
         return max(0, self._pin_bytes - choice.for_saves)
 
     def _ram(
-        self, choice: Choice, blocks: Mapping[str, tuple[int, ...]], slabs: tuple[int, ...]
+        self, choice: Choice, blocks: Mapping[str, tuple[int, ...]]
     ) -> tuple[tuple[str, int], ...]:
         known, training = self._known, self._training
         batch = known.batch_bytes * training.batch_size * (training.prefetch_batches + 1)
         batch = batch * self._facts.latent_pixels // STANDARD_PIXELS
-        used = {name: sum(part) for name, part in blocks.items()}
+        used = {name: sum(in_pages(part)) for name, part in blocks.items()}
         parts = {
             "programs and libraries": known.process_bytes,
             "batches": batch,
             **used,
-            "unused ends of slabs": sum(slabs) - sum(used.values()),
             "changes during saves": choice.for_saves,
         }
         if self._machine.has_card:
@@ -269,14 +252,14 @@ class Forecaster:
             parts["loading the model"] = max(0, loading - sum(parts.values()))
         return tuple((name, size) for name, size in parts.items() if size)
 
-    def _pinned(self, choice: Choice, slabs: tuple[int, ...]) -> int:
-        """Return what is page-locked: slab after slab, those left out that no longer fit."""
+    def _pinned(self, choice: Choice, blocks: tuple[int, ...]) -> int:
+        """Return what is page-locked: block after block, those left out that no longer fit."""
         if not self._machine.has_card:
             return 0
         budget = left = self._pins(choice)
-        for slab in slabs:
-            if slab <= left:
-                left -= slab
+        for block in blocks:
+            if block <= left:
+                left -= block
         return budget - left + choice.for_saves
 
     def _disk(self) -> int:
@@ -319,7 +302,7 @@ class Forecaster:
             passing = self._records_off_device(choice) + written
             return passing, passing
         sums = sizes.sum_bytes("host")
-        single = sums * sizes.itemsize // sizes.sum_itemsize["host"]
+        single = sums * sizes.itemsize // sizes.sum_itemsize
         return (sums if number > 0 else 0), (single if number == 0 else sums)
 
     def _records_off_device(self, choice: Choice) -> int:

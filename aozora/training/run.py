@@ -46,6 +46,7 @@ from aozora.training.device import (
     device_settings,
     limit_device_memory,
     precision_note,
+    settled_heap,
 )
 from aozora.training.inputs import Encoders, Pictures, StoppedEarly
 from aozora.training.interludes import Interludes
@@ -419,7 +420,8 @@ class _Run:
                 after_step=partial(checks.after_step, prepared.unet),
             )
             try:
-                reason = trainer.run()
+                with settled_heap():
+                    reason = trainer.run()
             finally:
                 prepared.memory.close()
         checks.after_training(prepared.unet, reason)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from optimizers.engine import Engine
-from optimizers.host_memory import HostMemory
+from optimizers.host_memory import PAGE, HostMemory
 from optimizers.ring import aligned
-
-_PAGE = 4096  # slabs are whole pages
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +49,7 @@ class SpareMemory:
         size = aligned(max(sizes))
         count = min(self._budget // size, len(sizes))
         may_pin = engine.placement.pin_bytes > 0
-        self._host = HostMemory(engine.device, self._budget + _PAGE if may_pin else 0)
+        self._host = HostMemory(engine.device, self._budget + PAGE if may_pin else 0)
         if count == 0:
             return []
         whole = self._host.allocate(size * count)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from aozora.memory.accounting import MIB, UNetFacts, reserved, sizes_of, slabs_of
+from aozora.memory.accounting import MIB, UNetFacts, in_pages, reserved, sizes_of
 from aozora.memory.units import is_transformer_block, unit_of
 from optimizers.adafactor import AdafactorRule
 from optimizers.chunk_update import update_for
@@ -127,14 +127,11 @@ def test_the_work_space_is_that_of_the_update(rule):
     assert sizes.scratch == update.scratch_bytes
 
 
-def test_slabs_are_those_of_host_memory(monkeypatch):
-    monkeypatch.setattr("optimizers.host_memory.SLAB_BYTES", 100_000)
-    monkeypatch.setattr("aozora.memory.accounting.SLAB_BYTES", 100_000)
+def test_host_blocks_take_whole_pages():
     blocks = [60_000, 30_000, 9_999, 250_000, 10, 99_000]
     memory = HostMemory(CPU, 0)
-    for size in blocks:
-        memory.allocate(size, expected=sum(blocks))
-    assert sum(slabs_of((size, sum(blocks)) for size in blocks)) == memory.num_bytes
+    assert [memory.allocate(size).memory.numel() for size in blocks] == blocks
+    assert sum(in_pages(blocks)) == memory.num_bytes
 
 
 def test_blocks_above_ten_mebibytes_have_segments_of_their_own():

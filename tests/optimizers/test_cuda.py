@@ -213,7 +213,7 @@ def test_pinned_and_bounced_copies_and_none_at_all_give_the_same_bits(moments, g
     drivers = {}
     for name, changes in {
         "pinned": {"pin_bytes": 2**30},
-        "bounced": {"pin_bytes": 4 * 2**20},  # enough for the buffers, not for a slab of records
+        "bounced": {"pin_bytes": 4 * 2**20},  # enough for the buffers, not for any record
         "ordinary": {"pin_bytes": 0},
         "resident": {"device_record_bytes": 2**30},
     }.items():
