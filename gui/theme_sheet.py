@@ -40,8 +40,13 @@ QToolButton {
   background: transparent; border: 1px solid transparent; border-radius: 6px; padding: 3px;
 }
 QToolButton:hover { background: palette(button); }
-QToolButton:pressed, QToolButton:checked { background: palette(mid); }
-QToolButton[plain="true"], QToolButton[plain="true"]:checked { background: transparent; }
+QToolButton:pressed, QToolButton:checked {
+  background: palette(button); border: 1px solid palette(highlight);
+}
+QToolButton[plain="true"], QToolButton[plain="true"]:checked {
+  background: transparent; border-color: transparent;
+}
+QToolButton[plain="true"]:focus { border-color: palette(highlight); }
 QToolButton:focus { border: 1px solid palette(highlight); }
 QToolButton::menu-indicator { width: 0px; }
 QScrollBar:vertical { background: transparent; width: 12px; margin: 0; }
