@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from PySide6.QtCore import QObject, Qt, Signal
-from PySide6.QtGui import QColor, QFont, QGuiApplication, QPalette
+from PySide6.QtGui import QColor, QFont, QGuiApplication, QPalette, QStyleHints
 from PySide6.QtWidgets import QApplication
 
 from gui.theme_sheet import STYLE_SHEET
@@ -139,7 +139,19 @@ def resolved(setting: ThemeSetting) -> ThemeName:
     if setting != "system":
         return setting
     hints = QGuiApplication.styleHints()
+    if _wants_contrast(hints):
+        return "contrast"
     return "light" if hints.colorScheme() == Qt.ColorScheme.Light else "dark"
+
+
+def _wants_contrast(hints: QStyleHints) -> bool:
+    """Return whether the computer is set to high contrast; only Qt 6.10 and newer can tell."""
+    ask = getattr(hints, "accessibility", None)
+    if ask is None:
+        return False
+    # Held while it is asked: it belongs to the hints, and goes with a temporary one.
+    accessibility = ask()
+    return bool(accessibility.contrastPreference() == Qt.ContrastPreference.HighContrast)
 
 
 def palette(theme: Tokens) -> QPalette:

@@ -72,7 +72,8 @@ QHeaderView::section {
   border-bottom: 1px solid palette(mid); padding: 5px 8px;
 }
 QTableView, QListView, QTreeView {
-  background: palette(base); border: none; outline: 0px; alternate-background-color: palette(window);
+  background: palette(base); border: none; outline: 0px;
+  alternate-background-color: palette(window);
   selection-background-color: palette(highlight); selection-color: palette(highlighted-text);
 }
 QTableView::item { padding: 0px 8px; border: none; }

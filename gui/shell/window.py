@@ -150,6 +150,7 @@ class MainWindow(QMainWindow):
         app = QApplication.instance()
         assert isinstance(app, QApplication)
         app.focusChanged.connect(self._focus_changed)
+        app.styleHints().colorSchemeChanged.connect(self._follow_system)
 
     def _add_shortcuts(self) -> None:
         standard = QKeySequence.StandardKey
@@ -253,6 +254,10 @@ class MainWindow(QMainWindow):
             app = QApplication.instance()
             assert isinstance(app, QApplication)
             theme.apply(app, wanted)
+
+    @Slot()
+    def _follow_system(self) -> None:
+        self._take_preferences(self.preferences.now)
 
     def showEvent(self, event: QShowEvent) -> None:
         """Put the focus where it does nothing until Tab is pressed."""

@@ -11,8 +11,8 @@ from aozora.config.describe import iterate_settings
 from aozora.config.fields import SettingInfo
 from gui.document import Document
 from gui.forms.editors import LinesField, NumberField, SetField, SwitchField, line_of
-from gui.forms.path_field import PathField
 from gui.forms.numbers import format_number, nudged, parse_number
+from gui.forms.path_field import PathField
 from gui.forms.settings_card import SettingsCard, concerns
 from gui.forms.shapes import options_of, shape_of, shapes
 

@@ -210,6 +210,17 @@ def test_a_theme_reaches_everything_that_is_shown(world, qtbot, name):
         assert picture.pixelColor(x, y).name() == ground, (x, y)
 
 
+def test_the_theme_follows_the_computer_only_when_asked_to(world, monkeypatch):
+    monkeypatch.setattr(
+        "gui.theme.resolved", lambda setting: "light" if setting == "system" else setting
+    )
+    world.preferences.change(theme="dark")
+    QApplication.styleHints().colorSchemeChanged.emit(Qt.ColorScheme.Light)
+    assert theme.tokens().name == "dark"
+    world.preferences.change(theme="system")
+    assert theme.tokens().name == "light"
+
+
 def test_nothing_that_takes_the_focus_is_without_a_name(world):
     nameless = []
     for spec in page_specs()[:8]:
