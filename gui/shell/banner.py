@@ -35,6 +35,7 @@ class Banner(QFrame):
         self._text = TonedLabel(tone="text")
         self._text.setWordWrap(True)
         self.button = QPushButton()
+        self.button.hide()
         self.close_button = QPushButton(self.tr("Dismiss"))
         self.button.clicked.connect(self._act)
         self.close_button.clicked.connect(self._dismiss)

@@ -58,6 +58,7 @@ class Preflight(QFrame):
         self._checker = checker
         self._host = host
         desk.problems_changed.connect(self.refresh)
+        desk.refused.connect(self.open)
         host.status_changed.connect(self.refresh)
         self.setProperty("card", "true")
         self.setAutoFillBackground(True)
@@ -75,6 +76,7 @@ class Preflight(QFrame):
         column.addLayout(head)
         self._area = QScrollArea()
         self._area.setWidgetResizable(True)
+        self._area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         column.addWidget(self._area, 1)
         self._height = 0
@@ -84,6 +86,12 @@ class Preflight(QFrame):
     def toggle(self) -> None:
         """Show or hide it."""
         self.setVisible(not self.isVisible())
+        self.refresh()
+
+    @Slot()
+    def open(self) -> None:
+        """Show it."""
+        self.show()
         self.refresh()
 
     @Slot()

@@ -24,11 +24,13 @@ class RunDesk(QObject):
     Signals:
         problems_changed: `problems` may say something else.
         page_asked: A page is worth looking at now; carries its key.
+        refused: A start was asked for that cannot be; `problems` may say why.
         over: The run that the window waited for before closing is over.
     """
 
     problems_changed = Signal()
     page_asked = Signal(str)
+    refused = Signal()
     over = Signal()
 
     def __init__(
@@ -80,7 +82,8 @@ class RunDesk(QObject):
             self._dialogs.tell(tr("The trial cannot start now"), text)
 
     def _start(self, resume: str) -> None:
-        self._host.start(self._document.config(), resume=resume)
+        if not self._host.start(self._document.config(), resume=resume):
+            self.refused.emit()
 
     @Slot(object)
     def _started(self, job: Job) -> None:
