@@ -102,6 +102,8 @@ class PresetGrid(QWidget):
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setSpacing(theme.GAP_3)
         self._group = QButtonGroup(self)
+        # Not exclusive, so that Tab visits every card; `show_chosen` keeps one mark at most.
+        self._group.setExclusive(False)
         self.cards = [PresetCard(preset) for preset in presets]
         for card in self.cards:
             self._group.addButton(card)
@@ -110,10 +112,8 @@ class PresetGrid(QWidget):
 
     def show_chosen(self, name: str) -> None:
         """Mark the preset called ``name``, or none."""
-        self._group.setExclusive(False)
         for card in self.cards:
             card.setChecked(card.preset.name == name)
-        self._group.setExclusive(True)
 
     def _clicked(self, card: PresetCard) -> None:
         self.chosen.emit(card.preset)
