@@ -40,6 +40,22 @@ def peaks(x: Numbers, low: Numbers, high: Numbers, columns: int) -> tuple[Number
     return np.repeat(x[starts], 2), np.stack([least, most], axis=1).ravel()
 
 
+def band(x: Numbers, low: Numbers, high: Numbers, columns: int) -> tuple[Numbers, Numbers] | None:
+    """Return the outline of the area between the extremes; None where a line is better.
+
+    A line that goes up and down in every pixel costs ten times what the area it fills does. Few
+    points, and those with gaps, are a line.
+    """
+    if len(x) <= 2 * columns or not (np.isfinite(low).all() and np.isfinite(high).all()):
+        return None
+    edges = np.linspace(x[0], x[-1], max(2, columns // 2) + 1)[:-1]
+    starts = np.unique(np.searchsorted(x, edges, side="left"))
+    least, most = np.minimum.reduceat(low, starts), np.maximum.reduceat(high, starts)
+    places = np.append(x[starts], x[-1])
+    upper, lower = np.append(most, most[-1]), np.append(least, least[-1])
+    return np.concatenate([places, places[::-1]]), np.concatenate([upper, lower[::-1]])
+
+
 def thinned(x: Numbers, y: Numbers, columns: int) -> tuple[Numbers, Numbers]:
     """Return at most about ``columns`` of the points, evenly chosen, with the last one."""
     step = max(1, math.ceil(len(x) / max(1, columns)))

@@ -82,10 +82,11 @@ class ChartGroup(QObject):
 
     def set_live(self, is_live: bool) -> None:
         """Draw at a steady pace, or only when asked to."""
-        if is_live:
-            self._timer.start(self._pace.interval_ms)
-        else:
+        if not is_live:
             self._timer.stop()
+        elif not self._timer.isActive():
+            # Starting a timer that runs would put its next draw off, again and again.
+            self._timer.start(self._pace.interval_ms)
 
     @Slot()
     def show_all(self) -> None:
@@ -102,7 +103,7 @@ class ChartGroup(QObject):
         version = (id(self._history), self._history.version, self._view)
         if version == self._drawn_version or not self._can_be_seen():
             return
-        started = time.perf_counter()
+        started = time.thread_time()
         self._drawn_version = version
         span = self._span()
         for chart in self.charts:
@@ -113,7 +114,7 @@ class ChartGroup(QObject):
         self.timesteps.draw(self._history)
         # Painting comes after this; what it took the last time stands for it.
         painted = sum(chart.plot.take_paint_ms() for chart in self.charts)
-        self._pace.drew((time.perf_counter() - started) * 1000 + painted)
+        self._pace.drew((time.thread_time() - started) * 1000 + painted)
         if self._timer.isActive() and self._timer.interval() != self._pace.interval_ms:
             self._timer.setInterval(self._pace.interval_ms)
         if math.isfinite(self._pointed):

@@ -11,7 +11,10 @@ _FAST_DRAWS = 10
 
 @dataclass
 class DrawPace:
-    """Chooses the interval between draws from how long they take."""
+    """Chooses the interval between draws from the processor time they take.
+
+    Not from the time that passes: a busy computer would make the charts crawl for no gain.
+    """
 
     interval_ms: int = _FASTEST_MS
     _fast_draws: int = 0

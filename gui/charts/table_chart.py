@@ -15,7 +15,7 @@ from PySide6.QtWidgets import QWidget
 
 from gui import theme
 from gui.charts.card import ChartCard, LegendEntry
-from gui.charts.decimate import clipped_range, in_view, nearest, peaks, smoothed, thinned
+from gui.charts.decimate import band, clipped_range, in_view, nearest, peaks, smoothed, thinned
 from gui.charts.lines import ChartSpec, Line
 from gui.charts.numbers import span_text, whole_text
 from gui.charts.plot import Plot
@@ -79,9 +79,9 @@ class TableChart(ChartCard):
         self.plot.set_log(is_log)
         shown: list[Numbers] = []
         for line, item in zip(self.spec.lines, self._items, strict=True):
-            x, y = self._points(history, line, view, span)
+            x, y, is_band = self._points(history, line, view, span)
             y = _logarithms(y) if is_log else y
-            self._style(item, line)
+            self._style(item, line, is_band=is_band)
             all_known = bool(np.isfinite(y).all())
             item.setData(x, y, connect="all" if all_known else "finite")
             shown.append(y)
@@ -120,12 +120,20 @@ class TableChart(ChartCard):
         self._style(item, line)
         return item
 
-    def _style(self, item: Any, line: Line) -> None:
-        name = theme.tokens().name
-        if getattr(item, "aozora_theme", None) == name:
+    def _style(self, item: Any, line: Line, *, is_band: bool = False) -> None:
+        look = (theme.tokens().name, is_band)
+        if getattr(item, "aozora_look", None) == look:
             return
-        item.aozora_theme = name
+        item.aozora_look = look
         ink = QColor(theme.tokens().series[line.ink])
+        # The outline of a band goes there and back; it is stroked too, for it may be flat.
+        item.opts["fillLevel"] = "enclosed" if is_band else None
+        if is_band:
+            ink.setAlphaF(0.28 if line.style == "faint" else 0.6)
+            item.setPen(pg.mkPen(ink, width=1))
+            item.setFillBrush(ink)
+            return
+        item.setFillBrush(None)
         if line.style == "dots":
             item.setPen(None)
             item.setSymbol("o")
@@ -158,24 +166,27 @@ class TableChart(ChartCard):
 
     def _points(
         self, history: RunHistory, line: Line, view: ChartView, span: tuple[float, float]
-    ) -> tuple[Numbers, Numbers]:
+    ) -> tuple[Numbers, Numbers, bool]:
         table = line.table_in(history)
+        is_band = False
         places = table.place(view.place)
         part = in_view(places, *span)
         x = places[part]
         columns = self.plot.columns
         if line.style == "smooth":
-            x, y = thinned(x, self._values(history, line, view)[part], columns)
+            x, y = thinned(x, self._values(history, line, view)[part], columns // 2)
         elif line.style == "dots":
             spacing = _DOT_SPACING_PX if line.table == "steps" else 1
             x, y = thinned(x, table.mean(line.column)[part], columns // spacing)
         else:
             low, high = table.low(line.column)[part], table.high(line.column)[part]
-            x, y = peaks(x, low, high, columns)
+            outline = band(x, low, high, columns)
+            is_band = outline is not None
+            x, y = outline if outline is not None else peaks(x, low, high, columns)
         if line.is_of_device:
             # A device without memory of its own has no line at the bottom.
             y = np.where(y > 0, y, np.nan)
-        return x, y / line.unit_size
+        return x, y / line.unit_size, is_band
 
     def _draw_planned(
         self, history: RunHistory, view: ChartView, span: tuple[float, float], is_log: bool

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gui.charts.decimate import (
+    band,
     clipped_range,
     in_view,
     nearest,
@@ -70,6 +71,34 @@ def test_the_thinned_line_touches_every_extreme_with_at_most_two_points_a_column
     assert py.min() == y.min()
     assert py.max() == y.max()
     assert np.all(np.diff(px) >= 0)
+
+
+@given(
+    values=st.lists(st.floats(-100, 100), min_size=2, max_size=3000),
+    columns=st.integers(2, 200),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_band_encloses_every_point_and_touches_the_extremes(values, columns):
+    x, y = np.arange(len(values), dtype=np.float64), np.array(values)
+    outline = band(x, y, y, columns)
+    if len(values) <= 2 * columns:
+        assert outline is None
+        return
+    px, py = outline
+    half = len(px) // 2
+    assert len(px) <= columns + 4
+    assert (px[0], px[half - 1]) == (x[0], x[-1])
+    assert px[:half].tolist() == px[half:][::-1].tolist()
+    assert (py[:half].max(), py[half:].min()) == (y.max(), y.min())
+    bins = np.searchsorted(px[: half - 1], x, side="right") - 1
+    assert np.all(y <= py[:half][bins])
+    assert np.all(y >= py[half:][::-1][bins])
+
+
+def test_a_gap_is_not_filled():
+    y = np.full(1000, 1.0)
+    y[500] = math.nan
+    assert band(np.arange(1000.0), y, y, 50) is None
 
 
 def test_few_points_are_drawn_as_they_are():

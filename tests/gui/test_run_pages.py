@@ -160,6 +160,35 @@ def test_nothing_is_drawn_while_the_page_cannot_be_seen(qtbot, document, host):
     qtbot.waitUntil(lambda: len(line_of(page, "loss")[0]) == 9, timeout=2_000)
 
 
+def test_frequent_news_of_the_run_do_not_hold_up_slow_drawing(qtbot, document, host, monkeypatch):
+    feed(host, cases.begun(), *cases.steps(1, 3))
+    page = shown(qtbot, RunPage(document, host))
+    page.group._pace.interval_ms = 200
+    page.group.set_live(True)
+    drawn = []
+    page.group.drawn.connect(lambda: drawn.append(host.keeper.history.last_step))
+    for step in range(4, 24):
+        feed(host, cases.step_event(step, 50))
+        page.group.set_live(True)
+        qtbot.wait(30)
+    assert drawn
+
+
+def test_a_long_flat_line_can_be_seen(qtbot, document, host):
+    feed(host, cases.begun(), *cases.steps(1, 3_000, 3_000))
+    page = shown(qtbot, RunPage(document, host))
+    chart = page.group.chart("gradient_norm")
+    assert len(line_of(page, "gradient_norm")[0]) < 3_000
+    ink = QColor(theme.tokens().series[2])
+    picture = chart.plot.grab().toImage()
+    near = [
+        QColor(picture.pixel(x, y))
+        for x in range(picture.width() // 2, picture.width() // 2 + 3)
+        for y in range(picture.height())
+    ]
+    assert any(abs(c.hue() - ink.hue()) < 25 and c.saturation() > 60 for c in near)
+
+
 def drag(plot, start, end):
     def pixel(point):
         return plot.mapFromScene(plot._box.mapViewToScene(QPointF(*point)))
