@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import pytest
 from PySide6.QtCore import QObject, QThread, Slot
 
 from aozora.errors import AozoraError
-from aozora.events import RunFailed, StepCompleted
-from gui.engine import inline
+from aozora.events import RunFailed, RunFinished, RunStarted, StepCompleted, Warned
+from gui.engine import demo_run, inline
 from gui.engine.bodies import DemoJob, TrainJob
 from gui.engine.child import ChildEngine, child_command
 from gui.engine.host import EngineHost, Patience
@@ -415,3 +416,63 @@ def test_the_window_side_of_the_engine_loads_no_torch():
         "assert 'torch' not in sys.modules, 'torch'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+class FakeReport:
+    def to_text(self):
+        return "\nthe demo passed"
+
+
+def fake_demo(folder, on_event):
+    """Two runs in one, as the demo has; reports from another thread too."""
+    for start in (0, 5):
+        on_event(RunStarted(run_id="demo", folder=str(folder), start_step=start))
+        for step in range(start + 1, start + 6):
+            thread = threading.Thread(target=on_event, args=(Warned(text=f"from afar {step}"),))
+            thread.start()
+            thread.join()
+            on_event(fake_engine.step_event(step, 10))
+            time.sleep(0.02)
+        reason = "stopped" if start == 0 else "completed"
+        on_event(RunFinished(reason=reason, step=step, skipped_steps=0, seconds=1.0))
+    return FakeReport()
+
+
+@pytest.fixture
+def demo_host(qtbot, monkeypatch):
+    monkeypatch.setattr(demo_run.api, "demo", fake_demo)
+    host = EngineHost(mode="thread")
+    yield host, Listener(host)
+    assert host.wait(10.0)
+
+
+def test_the_demo_ends_finished_after_its_two_runs(qtbot, demo_host):
+    host, listener = demo_host
+    assert host.start_demo("somewhere")
+    qtbot.waitUntil(lambda: bool(listener.ends), timeout=20_000)
+    assert host.status.state is RunState.FINISHED
+    assert host.status.step == 10
+    assert listener.events[-1] == Warned(text="the demo passed")
+    assert host.keeper.history.last_step == 10
+
+
+def test_the_demo_can_be_stopped(qtbot, demo_host):
+    host, listener = demo_host
+    host.start_demo("somewhere")
+    qtbot.waitUntil(lambda: host.status.step >= 2, timeout=20_000)
+    host.stop(save=False)
+    qtbot.waitUntil(lambda: bool(listener.ends), timeout=20_000)
+    assert host.status.state is RunState.STOPPED
+    assert host.status.step < 10
+
+
+def test_a_demo_in_a_foreign_folder_is_refused_in_a_child(qtbot, tmp_path):
+    (tmp_path / "mine.txt").write_text("keep me", encoding="utf-8")
+    host = EngineHost(mode="process")
+    listener = Listener(host)
+    host.start_demo(str(tmp_path))
+    qtbot.waitUntil(lambda: bool(listener.ends), timeout=60_000)
+    assert host.status.state is RunState.FAILED
+    assert "not empty" in host.status.message
+    assert (tmp_path / "mine.txt").is_file()
+    assert host.wait(5.0)
