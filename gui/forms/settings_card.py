@@ -103,6 +103,13 @@ class SettingsCard(Card):
             if any(self._rows[path].mark.is_on for path in self._expert_paths):
                 self._more.setChecked(True)
 
+    def append(self, path: str) -> None:
+        """Add the line of one more setting at the end."""
+        self.paths = (*self.paths, path)
+        self._rows[path] = SettingRow(self._document, shape_of(path))
+        self.body.addWidget(self._rows[path])
+        self._show_problems()
+
     def rows(self) -> list[SettingRow]:
         """Return all lines, those of options included."""
         options = [row for group in self._options.values() for row in group.rows]

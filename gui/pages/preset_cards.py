@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import QRect, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QFontMetrics, QPainter, QPaintEvent, QPen, QResizeEvent
-from PySide6.QtWidgets import QAbstractButton, QButtonGroup, QGridLayout, QSizePolicy, QWidget
+from PySide6.QtWidgets import QAbstractButton, QGridLayout, QSizePolicy, QWidget
 
 from aozora.config.presets import Preset
 from gui import theme
@@ -101,13 +101,10 @@ class PresetGrid(QWidget):
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setSpacing(theme.GAP_3)
-        self._group = QButtonGroup(self)
-        # Not exclusive, so that Tab visits every card; `show_chosen` keeps one mark at most.
-        self._group.setExclusive(False)
         self.cards = [PresetCard(preset) for preset in presets]
+        # In no button group: of a group Tab visits one card only. `show_chosen` keeps one mark.
         for card in self.cards:
-            self._group.addButton(card)
-        self._group.buttonClicked.connect(self._clicked)
+            card.clicked.connect(self._clicked)
         self._arrange(2)
 
     def show_chosen(self, name: str) -> None:
@@ -115,7 +112,9 @@ class PresetGrid(QWidget):
         for card in self.cards:
             card.setChecked(card.preset.name == name)
 
-    def _clicked(self, card: PresetCard) -> None:
+    def _clicked(self) -> None:
+        card = self.sender()
+        assert isinstance(card, PresetCard)
         self.chosen.emit(card.preset)
 
     def _arrange(self, columns: int) -> None:

@@ -211,8 +211,10 @@ class Page(FormPage):
             label = TonedLabel(fault, "warn")
             label.setWordWrap(True)
             self.add(label)
-        inputs = SettingsCard(document, tr("Model and pictures"), ("model.base", "output.folder"))
-        inputs.body.insertWidget(2, _PicturesRow(document))
+        inputs = SettingsCard(document, tr("Model and pictures"), ["model.base"])
+        # In this order, because Tab follows the order in which things are put in.
+        inputs.body.addWidget(_PicturesRow(document))
+        inputs.append("output.folder")
         self.add(inputs)
         row = QHBoxLayout()
         row.setSpacing(theme.GAP_3)

@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QApplication, QLineEdit
 from aozora.events import RunStarted
 from gui import theme
 from gui.engine.host import EngineHost
+from gui.forms.line_field import LineField
 from gui.pages.preset_cards import PresetCard
 from gui.preferences import PreferenceKeeper
 from gui.shell.window import MainWindow
@@ -82,6 +83,19 @@ def test_preset_model_pictures_and_train(window, qtbot, tmp_path, bodies):
     assert body.job.config["model"]["base"] == "base.safetensors"
     assert body.job.config["data"]["folders"][0]["path"] == str(tmp_path)
     assert window.pages.current == "run"
+
+
+def test_tab_goes_round_and_is_caught_nowhere(window, qtbot):
+    for page in ("start", "model", "optimizer", "output"):
+        window.show_page(page)
+        seen = []
+        for _ in range(4 * _MOST_TABS):
+            qtbot.keyClick(QApplication.focusWidget() or window, Qt.Key.Key_Tab)
+            seen.append(QApplication.focusWidget())
+        names = {type(widget).__name__ for widget in seen}
+        assert {"SearchBox", "RailEntry", "StateChip"} <= names, page
+        assert any(isinstance(widget, LineField) for widget in seen), page
+        assert seen.count(window.top.search) > 1, page
 
 
 def test_a_running_job_is_stopped(window, qtbot, tmp_path, bodies):
