@@ -52,6 +52,7 @@ class Table:
     @property
     def stride(self) -> int:
         """How many appended rows a kept row stands for."""
+        self._settle(all_of_it=True)
         return self._stride
 
     @property

@@ -87,6 +87,14 @@ def test_cutting_forgets_a_step_and_all_after_it_and_goes_on_from_there():
     assert len(table) == 41
 
 
+def test_the_stride_counts_rows_that_were_not_read_yet():
+    table = Table(["step"], ["loss"], capacity=4)
+    for number in range(9):
+        table.append([number], [0.0])
+    assert table.stride == 4
+    assert len(table) == 3
+
+
 def test_the_version_changes_with_the_content():
     table = _fill([1.0], 8)
     before = table.version
