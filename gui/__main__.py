@@ -77,7 +77,6 @@ def _screenshots(options: argparse.Namespace) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         # The user's own files stay out of the pictures, and the pictures out of them.
-        os.environ["XDG_CONFIG_HOME"] = folder
         preferences = PreferenceKeeper(Path(folder, "window.json"))
         app = make_application(preferences, [])
         preferences.change(theme=options.theme)

@@ -124,6 +124,11 @@ class PreferenceKeeper(QObject):
         self._now = load_preferences(self._path)
 
     @property
+    def path(self) -> Path:
+        """The file they are in."""
+        return self._path
+
+    @property
     def now(self) -> Preferences:
         """The preferences that hold."""
         return self._now

@@ -9,7 +9,7 @@ from pathlib import Path
 from PySide6.QtCore import QObject, QTimer, Signal, Slot
 
 from aozora.errors import AozoraError
-from aozora.runtime import config_folder, write_json_atomic
+from aozora.runtime import write_json_atomic
 from gui.document import Document
 from gui.preferences import PreferenceKeeper
 from gui.shell.dialogs import Dialogs
@@ -18,11 +18,7 @@ from gui.words import tr
 log = logging.getLogger(__name__)
 
 _AUTOSAVE_MS = 30_000
-
-
-def working_copy_path() -> Path:
-    """Return the file in which unsaved changes survive a crash."""
-    return config_folder() / "working-copy.json"
+_WORKING_COPY = "working-copy.json"
 
 
 class FileKeeper(QObject):
@@ -45,6 +41,8 @@ class FileKeeper(QObject):
         self._document = document
         self._preferences = preferences
         self._dialogs = dialogs
+        # Beside the preferences: whoever is given others does not meet the user's work.
+        self.working_copy = preferences.path.with_name(_WORKING_COPY)
         self._copied = ""
         self._timer = QTimer(self)
         self._timer.setInterval(_AUTOSAVE_MS)
@@ -97,7 +95,7 @@ class FileKeeper(QObject):
         if text == self._copied:
             return
         try:
-            write_json_atomic(working_copy_path(), copy, sync=False)
+            write_json_atomic(self.working_copy, copy, sync=False)
         except OSError as error:
             log.warning("The working copy cannot be written (%s)", error)
         else:
@@ -105,7 +103,7 @@ class FileKeeper(QObject):
 
     def restore(self) -> bool:
         """Go on where the last session ended; return whether there was anything."""
-        path = working_copy_path()
+        path = self.working_copy
         try:
             self._document.restore(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -126,7 +124,7 @@ class FileKeeper(QObject):
             if origin.path is not None and self._load(origin.path, is_quiet=True):
                 self.autosave()
             else:
-                working_copy_path().unlink(missing_ok=True)
+                self.working_copy.unlink(missing_ok=True)
         else:
             self.autosave()
 

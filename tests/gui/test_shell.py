@@ -25,7 +25,6 @@ from gui.preferences import PreferenceKeeper
 from gui.shell.checker import EngineQuestion, RunChecker
 from gui.shell.crash import CrashCatcher, report_text, write_report_zip
 from gui.shell.estimate import Estimate
-from gui.shell.files import working_copy_path
 from gui.shell.page_list import entries, page_specs
 from gui.shell.recovery import lost_run, recovery_words
 from gui.shell.window import MainWindow
@@ -304,9 +303,8 @@ def test_unsaved_changes_survive_a_crash(make_world):
 
 
 def test_a_broken_working_copy_does_not_keep_the_window_shut(make_world):
-    working_copy_path().parent.mkdir(parents=True, exist_ok=True)
-    working_copy_path().write_text('{"settings": 3}', encoding="utf-8")
     world = make_world()
+    world.window.files.working_copy.write_text('{"settings": 3}', encoding="utf-8")
     assert not world.window.files.restore()
 
 
