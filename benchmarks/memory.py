@@ -1,37 +1,44 @@
 """What training the whole UNet takes of the card, and how long it takes, beside other ways.
 
 Every case runs in a process of its own: ``python -m benchmarks.memory CASE...``; without a case,
-all of them.
+all of them. Predictions, and how they fared, are in ``benchmarks/notes.md``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+# That of consumer cards: on this one cuBLAS would take 32 MiB for itself.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2:16:8")
 
 import torch
 
 from benchmarks import memory_baselines
 from benchmarks.common import GIB, DeviceUsed, machine_facts, write_results
-from benchmarks.rig import Rig, layout
+from benchmarks.planner_grid import planner_grid
+from benchmarks.rig import Rig, layout, recompute_within
 
 SHAPES = [(1024, 1024), (896, 1152), (1152, 896), (832, 1216), (1216, 832)]
 
 
 def cap(gib: float) -> None:
-    """Let torch take what is left of ``gib`` when CUDA's own share is taken away."""
+    """Let torch take what is left of ``gib`` when CUDA's own share is taken away; 0 for all."""
     torch.zeros(1, device="cuda")
     free, total = torch.cuda.mem_get_info()
     context = total - free - torch.cuda.memory_reserved()
-    torch.cuda.set_per_process_memory_fraction((gib * GIB - context) / total)
+    limit = (gib * GIB - context) / total if gib else 1.0
+    torch.cuda.set_per_process_memory_fraction(limit)
 
 
 def usage(used: DeviceUsed) -> dict[str, Any]:
@@ -47,41 +54,11 @@ def usage(used: DeviceUsed) -> dict[str, Any]:
     }
 
 
-def peak(
-    *, micro_steps: int, streamed: bool, batch: int = 1, steps: int = 4, gib: float = 0
-) -> dict[str, Any]:
-    with DeviceUsed() as used:
-        if gib:
-            cap(gib)
-        rig = Rig(layout(streamed=streamed), micro_steps=micro_steps)
-        torch.cuda.reset_peak_memory_stats()
-        used.restart()
-        seconds = []
-        inputs = [rig.inputs(batch, 1024, 1024) for _ in range(micro_steps)]
-        for _ in range(steps):
-            started = time.perf_counter()
-            rig.train_step(inputs)
-            seconds.append(time.perf_counter() - started)
-        torch.cuda.synchronize()
-        strays = rig.memory.gradients.num_strays
-        return {"seconds_a_step": statistics.median(seconds[1:]), "strays": strays, **usage(used)}
-
-
-def many_shapes(gib: float, streamed: bool, steps: int) -> dict[str, Any]:
-    with DeviceUsed() as used:
-        cap(gib)
-        rig = Rig(layout(streamed=streamed))
-        order = torch.randperm(steps, generator=torch.Generator().manual_seed(0)) % len(SHAPES)
-        torch.cuda.reset_peak_memory_stats()
-        started = time.perf_counter()
-        for shape in order.tolist():
-            rig.train_step([rig.inputs(1, *SHAPES[shape])])
-        torch.cuda.synchronize()
-        return {
-            "steps": steps,
-            "seconds_a_step": (time.perf_counter() - started) / steps,
-            **usage(used),
-        }
+def restart(used: DeviceUsed) -> None:
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    used.restart()
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -92,80 +69,90 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def stages() -> dict[str, Any]:
-    """Where memory of the card that torch does not know of comes from, step by step."""
-    found = {}
+def steps(rig: Rig, used: DeviceUsed, *, accumulation: int, count: int) -> dict[str, Any]:
+    """Seconds a step and the peak, at 1024 px, batch 1, with clipping."""
+    rig.micro_steps = accumulation
+    inputs = [rig.inputs(1, 1024, 1024)] * accumulation
+    restart(used)
+    rig.train_step(inputs)
+    seconds = timed(lambda: [rig.train_step(inputs) for _ in range(count)]) / count
+    strays = rig.memory.gradients.num_strays
+    return {"seconds_a_step": seconds, "strays": strays, **usage(used)}
+
+
+def shapes(rig: Rig, used: DeviceUsed, count: int) -> dict[str, Any]:
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % len(SHAPES)
+    restart(used)
+
+    def work() -> None:
+        for shape in order.tolist():
+            rig.train_step([rig.inputs(1, *SHAPES[shape])])
+
+    return {"steps": count, "seconds_a_step": timed(work) / count, **usage(used)}
+
+
+def single(gib: float, streamed: bool, count: int) -> dict[str, Any]:
+    """Accumulation 1 under a hard cap, with many shapes."""
     with DeviceUsed() as used:
-
-        def note(name: str) -> None:
-            torch.cuda.synchronize()
-            found[name] = round((used.now() - torch.cuda.memory_reserved()) / 2**20)
-
-        torch.zeros(1, device="cuda")
-        note("context")
-        (
-            torch.ones(512, 512, device="cuda").bfloat16() @ torch.ones(512, 512).cuda().bfloat16()
-        ).sum()
-        note("after a product of matrices")
-        rig = Rig(layout())
-        note("after the model is laid out")
-        inputs = rig.inputs(1, 1024, 1024)
-        with torch.no_grad():
-            rig.loss(inputs)
-        note("after a forward")
-        with rig.bare() as run:
-            run(inputs)
-        note("after a backward")
-        rig.micro_step(inputs, 0)
-        note("after gradients were taken")
-        rig.step(rig.memory.gradients.norm())
-        note("after the optimizer pass")
-        rig.train_step([inputs])
-        note("after another step")
-    return {"mib_beside_torch": found}
+        cap(gib)
+        rig = Rig(layout(streamed=streamed))
+        return {
+            "accumulation 1": steps(rig, used, accumulation=1, count=8),
+            "5 shapes": shapes(rig, used, count),
+        }
 
 
-def micro_step_cost(batch: int, rounds: int = 5) -> dict[str, Any]:
-    """One accumulation window of 8, beside 8 bare passes, in turns."""
-    micro_steps = 8
-    rig = Rig(layout(), micro_steps=micro_steps)
+def summed(gib: float, streamed: bool) -> dict[str, Any]:
+    """More accumulation under a hard cap, summed in float32."""
+    with DeviceUsed() as used:
+        cap(gib)
+        rig = Rig(layout(streamed=streamed), micro_steps=8)
+        found = {"accumulation 4": steps(rig, used, accumulation=4, count=2)}
+        if not streamed:
+            found["accumulation 8"] = steps(rig, used, accumulation=8, count=3)
+            found["accumulation 64"] = steps(rig, used, accumulation=64, count=1)
+        return found
+
+
+def micro_steps(gradients: str = "host") -> dict[str, Any]:
+    """Accumulation 8 in float32 beside forward and backward alone, in turns."""
+    rig = Rig(layout(gradients=gradients), micro_steps=8)
+    return {f"batch {batch}": _micro_step(rig, batch) for batch in (1, 8)}
+
+
+def _micro_step(rig: Rig, batch: int, rounds: int = 3, windows: int = 2) -> dict[str, Any]:
+    count = rig.micro_steps
     inputs = rig.inputs(batch, 1024, 1024)
-    bare_times: list[float] = []
-    sum_times: list[float] = []
-    whole_times: list[float] = []
-    lone: list[float] = []
 
     def window() -> None:
-        for number in range(micro_steps):
+        for number in range(count):
             rig.micro_step(inputs, number)
 
-    for number in range(rounds + 1):
+    window()
+    norm = rig.memory.gradients.norm()
+    rig.step(norm)
+    times: dict[str, list[float]] = {"bare": [], "sums": [], "whole": [], "pass": []}
+    for _ in range(rounds):
         with rig.bare() as run:
-            bare = timed(lambda: [run(inputs) for _ in range(micro_steps)])
-        summed = timed(window)
-        # The pass runs beside the next window's first forward; so windows are timed in a row.
-        rig.step(rig.memory.gradients.norm())
-        whole = timed(lambda: [rig.train_step([inputs] * micro_steps) for _ in range(2)]) / 2
-        pass_alone = timed(lambda: rig.step(rig.memory.gradients.norm()))
-        if number:
-            bare_times.append(bare)
-            sum_times.append(summed)
-            whole_times.append(whole)
-            lone.append(pass_alone)
-    bare = statistics.median(bare_times)
+            times["bare"].append(timed(lambda run=run: [run(inputs) for _ in range(count)]))
+        times["sums"].append(timed(window))
+        times["pass"].append(timed(lambda: rig.step(norm)))
+        # The pass runs beside the next forward, so windows are timed in a row.
+        row = timed(lambda: [rig.train_step([inputs] * count) for _ in range(windows)])
+        times["whole"].append(row / windows)
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    bare = middle["bare"]
     return {
-        "batch": batch,
-        "micro_steps": micro_steps,
-        "bare_seconds": bare / micro_steps,
-        "with_gradient_sums": statistics.median(sum_times) / bare,
-        "whole_optimizer": statistics.median(whole_times) / bare,
-        "pass_alone_seconds": statistics.median(lone),
-        "spread_bare": [min(bare_times) / bare, max(bare_times) / bare],
-        "busy": busy_share(rig, lambda: window()),
+        "bare_seconds": bare / count,
+        "with_gradient_sums": middle["sums"] / bare,
+        "whole_optimizer": middle["whole"] / bare,
+        "pass_alone_seconds": middle["pass"],
+        "spread_bare": [min(times["bare"]) / bare, max(times["bare"]) / bare],
+        "busy": busy_share(lambda: rig.micro_step(inputs, 1)),
     }
 
 
-def busy_share(rig: Rig, work: Callable[[], object]) -> dict[str, float]:
+def busy_share(work: Callable[[], object]) -> dict[str, float]:
     """Seconds in which the card computed, of one call of ``work``, and its wall time."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -174,7 +161,7 @@ def busy_share(rig: Rig, work: Callable[[], object]) -> dict[str, float]:
         wall = timed(work)
     spans = sorted(
         (event.time_range.start, event.time_range.end)
-        for event in profiler.events()
+        for event in profiler.events() or ()
         if str(event.device_type).endswith("CUDA") and "Memcpy" not in event.name
     )
     busy, end = 0.0, 0.0
@@ -184,30 +171,44 @@ def busy_share(rig: Rig, work: Callable[[], object]) -> dict[str, float]:
     return {"busy_seconds": busy / 1e6, "wall_seconds": wall}
 
 
-def end_to_end(micro_steps: int, batch: int = 1) -> dict[str, Any]:
-    steps = {1: 12, 8: 5, 64: 2}[micro_steps]
-    with DeviceUsed() as used:
-        cap(7.0)
-        rig = Rig(layout(), micro_steps=micro_steps)
-        inputs = [rig.inputs(batch, 1024, 1024)] * micro_steps
-        rig.train_step(inputs)
-        seconds = timed(lambda: [rig.train_step(inputs) for _ in range(steps)]) / steps
-        return {"seconds_a_step": seconds, **usage(used)}
+def recompute() -> dict[str, Any]:
+    """What spare memory buys: forward and backward with as much stored as fits."""
+    rig = Rig(layout())
+    found = {}
+    # At batch 8 the same share of the activations as 11 GiB are at batch 1.
+    for batch, gib in ((1, 11.0), (8, 48.0)):
+        inputs = rig.inputs(batch, 1024, 1024)
+        seconds: dict[str, list[float]] = {"full": [], "chosen": []}
+        with DeviceUsed() as used:
+            for _ in range(3):
+                for name, limit in (("full", 0.0), ("chosen", gib)):
+                    rig.use(recompute_within(limit, batch))
+                    cap(limit)
+                    restart(used)
+                    with rig.bare() as run:
+                        run(inputs)
+                        times = [timed(partial(run, inputs)) for _ in range(4)]
+                    seconds[name].append(statistics.median(times))
+            peak = usage(used)
+        full, chosen = (statistics.median(seconds[name]) for name in ("full", "chosen"))
+        found[f"batch {batch}, {gib:g} GiB"] = {
+            "full_seconds": full,
+            "chosen_seconds": chosen,
+            "faster": full / chosen,
+            **peak,
+        }
+    return found
 
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
-    "stages": stages,
-    "resident, accumulation 1": lambda: peak(micro_steps=1, streamed=False),
-    "resident, accumulation 4": lambda: peak(micro_steps=4, streamed=False),
-    "streamed, accumulation 1": lambda: peak(micro_steps=1, streamed=True),
-    "streamed, accumulation 4": lambda: peak(micro_steps=4, streamed=True),
-    "200 steps, 5 shapes, cap 7.0 GiB": lambda: many_shapes(7.0, False, 200),
-    "60 steps, 5 shapes, cap 4.0 GiB, streamed": lambda: many_shapes(4.0, True, 60),
-    "micro-step, batch 1": lambda: micro_step_cost(1),
-    "micro-step, batch 8": lambda: micro_step_cost(8),
-    "end to end, accumulation 1": lambda: end_to_end(1),
-    "end to end, accumulation 8": lambda: end_to_end(8),
-    "end to end, accumulation 64": lambda: end_to_end(64),
+    "resident, cap 7.0 GiB": lambda: single(7.0, False, 200),
+    "resident, summed, cap 7.0 GiB": lambda: summed(7.0, False),
+    "streamed, cap 4.0 GiB": lambda: single(4.0, True, 40),
+    "streamed, summed, cap 4.0 GiB": lambda: summed(4.0, True),
+    "micro-steps, sums in main memory": micro_steps,
+    "micro-steps, sums on the card": lambda: micro_steps("device"),
+    "recompute": recompute,
+    "planner": planner_grid,
     **memory_baselines.CASES,
 }
 
@@ -238,9 +239,12 @@ def main() -> None:
     results: dict[str, Any] = {"machine": machine_facts()}
     for name in CASES:
         if any(name.startswith(start) for start in wanted):
+            started = time.monotonic()
             results[name] = run_case(name)
-            print(f"{name}: {json.dumps(results[name])}", flush=True)
-    write_results("memory", results, options.out)
+            seconds = time.monotonic() - started
+            print(f"{name} ({seconds:.0f} s): {json.dumps(results[name])}", flush=True)
+            # What is measured is kept, whatever happens to the cases after it.
+            write_results("memory", results, options.out)
 
 
 if __name__ == "__main__":

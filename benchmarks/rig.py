@@ -10,7 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aozora.config.codec import apply_settings
+from aozora.config.schema import TrainConfig
+from aozora.memory.accounting import UNetFacts
 from aozora.memory.arrangement import Arrangement, Layout, units_of
+from aozora.memory.machine import measure
+from aozora.memory.memory_plan import MemoryPlan, plan_memory
 from aozora.memory.recompute import RecomputePlan
 from aozora.memory.units import is_transformer_block, unit_of
 from aozora.model.attention import use_attention
@@ -41,6 +46,41 @@ def layout(
         **changes,
     )
     return Layout(placement=placement, slots=slots, recompute=recompute or RecomputePlan())
+
+
+def layout_of(plan: MemoryPlan) -> Layout:
+    return Layout(
+        placement=plan.placement(units_of(full_shapes())),
+        slots=plan.slots,
+        recompute=plan.recompute,
+    )
+
+
+def some_layers(share: float) -> list[str]:
+    """Every so many modules of the UNet, in whole transformer blocks and resnets."""
+    units = list(dict.fromkeys(map(unit_of, full_shapes())))
+    chosen = {unit for n, unit in enumerate(units) if int((n + 1) * share) > int(n * share)}
+    return [name for name in full_shapes() if unit_of(name) in chosen]
+
+
+def recompute_within(gib: float, batch: int) -> RecomputePlan:
+    """What is recomputed when all of the card's memory is ``gib``; everything if that is 0."""
+    if not gib:
+        return RecomputePlan()
+    config = apply_settings(
+        TrainConfig(),
+        [
+            f"training.batch_size={batch}",
+            f"memory.vram_limit={gib}",
+            "memory.weights=resident",
+            "memory.gradients=host",
+            "memory.states=host",
+            "memory.pinned_limit=40",
+        ],
+    )
+    shapes = {name: tuple(shape) for name, shape in full_shapes().items()}
+    facts = UNetFacts(shapes=shapes, trained=list(shapes), rule=RavenAdamWRule())
+    return plan_memory(config, facts, measure(DEVICE)).recompute
 
 
 class Rig:
@@ -82,7 +122,13 @@ class Rig:
         self._generator = torch.Generator("cuda").manual_seed(seed + 1)
         gc.collect()
         gc.freeze()  # as a run does
+        torch.cuda.empty_cache()
         torch.cuda.synchronize()
+
+    def use(self, plan: RecomputePlan) -> None:
+        """Recompute as ``plan`` says from now on."""
+        self.memory._recomputation.remove()
+        self.memory._recomputation = self.memory._recompute(plan)
 
     def inputs(self, batch: int, height: int, width: int) -> dict[str, Tensor]:
         def noise(*shape: int) -> Tensor:

@@ -46,9 +46,9 @@ class Coefficients:
         slack_bytes: Reserved above allocated at batch 1: 0.35 GiB, less what is counted here as
             rounded up to whole segments.
         slack_share: More of it, as a share of the activations.
-        loaded_bytes: What CUDA takes beside its context once kernels and libraries are loaded. In a
-            run of the full size the card had 0.76 GiB in use beyond what PyTorch had reserved,
-            0.51 GiB of it the context.
+        loaded_bytes: What CUDA takes beside its context once kernels and libraries are loaded: on
+            a Hopper card 768 MiB were in use beside PyTorch's, 520 MiB of it counted as context.
+        page_table_share: What the card keeps of each page-locked byte: 110 MiB of 25.6 GB.
         margin_share: Share of the card's memory that a plan leaves alone.
         process_bytes: Main memory of the process before weights: libraries and CUDA's own.
         save_bytes: Main memory for what changes while it is being saved, if there is as much.
@@ -69,7 +69,8 @@ class Coefficients:
     workspace_bytes: int = 220 * MIB
     slack_bytes: int = 200 * MIB
     slack_share: float = 0.08
-    loaded_bytes: int = 250 * MIB
+    loaded_bytes: int = 248 * MIB
+    page_table_share: float = 0.0045
     margin_share: float = 0.03
     process_bytes: int = int(2.2 * GIB)
     save_bytes: int = GIB

@@ -70,6 +70,13 @@ class Choice:
     for_saves: int = 0
 
 
+def beside_torch(machine: Machine, pinned: int, known: Coefficients = COEFFICIENTS) -> int:
+    """Return what CUDA takes of a card for itself when ``pinned`` bytes are page-locked."""
+    if not machine.has_card:
+        return 0
+    return machine.context_bytes + known.loaded_bytes + int(known.page_table_share * pinned)
+
+
 class Forecaster:
     """Forecasts arrangements of one run.
 
@@ -98,7 +105,6 @@ class Forecaster:
         self._pin_bytes = pin_bytes
         self._known = coefficients
         has_card = machine.has_card
-        self._loaded = coefficients.loaded_bytes if has_card else 0
         self._workspace = coefficients.workspace_bytes if has_card else 0
         self._parts = parts_from_shapes(facts.shapes)
         self._shape = ActivationShape(
@@ -148,12 +154,12 @@ class Forecaster:
 
     def forecast(self, choice: Choice) -> MemoryForecast:
         """Return what ``choice`` would take."""
-        vram_parts = self._vram(choice)
         blocks = self._host_blocks(choice)
+        pinned = self._pinned(choice, in_pages(size for part in blocks.values() for size in part))
+        vram_parts = self._vram(choice, pinned)
         ram_parts = self._ram(choice, blocks)
         vram = sum(size for _, size in vram_parts)
         ram = sum(size for _, size in ram_parts)
-        pinned = self._pinned(choice, in_pages(size for part in blocks.values() for size in part))
         if not self._machine.has_card:
             ram_parts = (*ram_parts, *vram_parts)
             vram, ram, vram_parts = 0, ram + vram, ()
@@ -175,7 +181,7 @@ class Forecaster:
     def _bounce_bytes(self, gradients: GradientPlace) -> tuple[int, ...]:
         return self.sizes.bounce_bytes(gradients)
 
-    def _vram(self, choice: Choice) -> tuple[tuple[str, int], ...]:
+    def _vram(self, choice: Choice, pinned: int) -> tuple[tuple[str, int], ...]:
         sizes, known = self.sizes, self._known
         slot = max(
             (unit.streamed for unit in sizes.units if unit.name in choice.streamed), default=0
@@ -191,7 +197,7 @@ class Forecaster:
         activations = self._activations(choice.recompute)
         # Small blocks of all kinds share segments, so their rounding is counted once, at the end.
         parts = [
-            ("CUDA", self._machine.context_bytes + self._loaded),
+            ("CUDA", beside_torch(self._machine, pinned, known)),
             ("weights", sum(weights)),
             ("slots of streamed weights", sum(slots)),
             ("optimizer states", sum(records)),

@@ -40,6 +40,8 @@ _SHARE_FOR_SAVES = 16
 _COUNT_STEP = 4
 _ALL = 2**63  # bytes: no limit
 _SLOTS = 3
+# What is spent is counted in whole records and levels, which round a little.
+_ROUNDING_BYTES = 16 * 2**20
 _FEWEST_SLOTS = 2
 # A record on the device costs its bytes and what is lost between blocks.
 _RECORD_COST = 1.03
@@ -270,7 +272,7 @@ def _fill(choice: Choice, config: TrainConfig, forecaster: Forecaster, limits: L
         spare = limits.ram - forecast.ram - for_saves
         return _store(choice, spare, forecaster) if section.recompute == "auto" else choice
     choice = replace(choice, for_saves=min(for_saves, limits.pinned // _SHARE_FOR_SAVES))
-    spare = limits.vram - forecast.vram
+    spare = limits.vram - forecast.vram - _ROUNDING_BYTES
     if section.states == "auto":
         # Main memory comes first: without it nothing works at all.
         needed = min(max(forecast.ram - limits.ram, 0) * 101 // 100, records, max(spare, 0))

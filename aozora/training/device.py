@@ -18,6 +18,10 @@ DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
 }
 _FIRST_CAPABILITY_WITH_BF16 = 8
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+_REPEATABLE_WORKSPACES = (":4096:8", ":16:8")
+# That of consumer cards; on others cuBLAS would take 32 MiB for itself instead of 8.
+_USUAL_WORKSPACE = ":4096:2:16:8"
 
 
 def choose_device(wanted: Device) -> torch.device:
@@ -65,9 +69,13 @@ def device_settings(device: torch.device, *, deterministic: bool) -> Iterator[No
     if device.type == "cpu":
         # More threads give other bits, and two processes with two threads each crawl.
         torch.set_num_threads(1)
-    if deterministic:
+    workspace = os.environ.get(_WORKSPACE)
+    if deterministic and workspace not in _REPEATABLE_WORKSPACES:
         # Read by cuBLAS when it starts; without it torch refuses to be deterministic.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ[_WORKSPACE] = _REPEATABLE_WORKSPACES[0]
+    elif workspace is None:
+        os.environ[_WORKSPACE] = _USUAL_WORKSPACE
+    if deterministic:
         torch.use_deterministic_algorithms(True)
     try:
         yield
@@ -80,9 +88,17 @@ def device_settings(device: torch.device, *, deterministic: bool) -> Iterator[No
     finally:
         if device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(1.0, device)
+        _restore(_WORKSPACE, workspace)
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(was_deterministic)
         release_memory(device)
+
+
+def _restore(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value
 
 
 def limit_device_memory(device: torch.device, num_bytes: int) -> None:

@@ -10,8 +10,9 @@ from aozora.config.schema import TrainConfig
 from aozora.data.dataset import DatasetItem
 from aozora.memory.accounting import GIB, UNetFacts
 from aozora.memory.arrangement import Layout, units_of
+from aozora.memory.forecast import beside_torch
 from aozora.memory.machine import Machine, measure
-from aozora.memory.memory_plan import MemoryPlan, plan_memory
+from aozora.memory.memory_plan import MemoryPlan, limits_of, plan_memory
 from aozora.training.optimizer_factory import build_rule
 
 _LATENT_SCALE = 8
@@ -60,7 +61,8 @@ def choose_memory(
     return plan, Layout(placement=placement, slots=plan.slots, recompute=plan.recompute)
 
 
-def card_limit(config: TrainConfig, machine: Machine) -> int:
-    """Return the bytes of the card that the run may take, CUDA's own among them."""
+def torch_limit(config: TrainConfig, machine: Machine) -> int:
+    """Return how much of the card torch may take, so that the whole stays within the settings."""
     limit = int(config.memory.vram_limit * GIB)
-    return min(limit, machine.vram_free) if limit else machine.vram_free
+    allowed = min(limit, machine.vram_free) if limit else machine.vram_free
+    return allowed - beside_torch(machine, limits_of(config, machine).pinned)

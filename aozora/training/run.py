@@ -50,7 +50,7 @@ from aozora.training.device import (
 )
 from aozora.training.inputs import Encoders, Pictures, StoppedEarly
 from aozora.training.interludes import Interludes
-from aozora.training.memory_choice import card_limit, choose_memory, memory_facts
+from aozora.training.memory_choice import choose_memory, memory_facts, torch_limit
 from aozora.training.model_setup import State, TrainableModel, load_trainable
 from aozora.training.objective_choice import choose_objective
 from aozora.training.preparation import (
@@ -103,7 +103,7 @@ def train(
             open_base(config) as source,
         ):
             machine = measure(device)
-            limit_device_memory(device, card_limit(config, machine) - machine.context_bytes)
+            limit_device_memory(device, torch_limit(config, machine))
             _Run(config, receive, control, device, machine, source, state_path, state).run()
     except AozoraError as error:
         if not reports:
