@@ -87,6 +87,8 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self.setMouseTracking(True)
         self.setMinimumHeight(150)
         self.setFrameShape(pg.PlotWidget.Shape.NoFrame)
+        # Nearly all of it changes with each draw; piece by piece it would be painted twice.
+        self.setViewportUpdateMode(pg.PlotWidget.ViewportUpdateMode.FullViewportUpdate)
         self._cross = pg.InfiniteLine(angle=90, movable=False)
         self._cross.setVisible(False)
         self.addItem(self._cross, ignoreBounds=True)
