@@ -309,7 +309,11 @@ def main() -> None:
         print(f"{name:{width}}  {budget:9.2f} {results[name]:9.2f}{word}")
     print("\n".join(notes))
     if options.json:
-        facts = {"processors": os.cpu_count(), "system": platform.platform()}
+        facts = {
+            "processors": os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+        }
         options.json.write_text(
             json.dumps({"machine": facts, "results": results, "notes": notes}, indent=2) + "\n",
             encoding="utf-8",
