@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from optimizers.backend import Event
+from optimizers.chunk import QUANT_BLOCK
 from optimizers.engine import Engine
 from optimizers.layout import Bucket, ChunkPlace
 from optimizers.ring import Lease
 
 FinishedBucket = Callable[[Bucket, Tensor], None]
 
-_MOST_WAITING_BYTES = 40 * 2**20
+_MOST_WAITING_BYTES = 48 * 2**20
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class GradientSums:
         self._waiting: dict[int, _Waiting] = {}
         self._missing: dict[int, set[str]] = {}
         self._cuts = {b.index: _cuts(b) for b in engine.buckets()}
+        self._nothing = torch.zeros(QUANT_BLOCK, dtype=engine.dtype, device=engine.device)
         self._sizes = {b.index: engine.passing_bytes(b) for b in engine.buckets()}
         self._has_padding = {index: None in names for index, (_, names) in self._cuts.items()}
         self._allocate()
@@ -278,9 +280,9 @@ class GradientSums:
         if waiting is None:
             return passing
         gradients = {name: value.reshape(-1) for name, value in waiting.gradients.items()}
-        is_whole = sum(gradient.numel() for gradient in gradients.values()) == bucket.numel
-        if is_whole and passing.narrow is not None:
-            parts = [gradients[place.name] for place in bucket.tensors]
+        is_small = self._engine.unit_of[bucket.unit].is_small
+        if len(gradients) == len(bucket.tensors) and (passing.narrow is not None or is_small):
+            parts = self._with_padding(bucket, gradients)
             self._backend.compute.run(partial(self._add_at_once, bucket, passing, parts))
         else:
             self._backend.compute.run(partial(self._add_singly, bucket, passing, gradients))
@@ -289,8 +291,7 @@ class GradientSums:
     def _add_at_once(self, bucket: Bucket, passing: _Passing, parts: list[Tensor]) -> None:
         """Add all gradients of a bucket with two kernels, however many there are."""
         narrow, is_first = passing.narrow, self._micro_step == 0
-        assert narrow is not None
-        if is_first and self._parked_dtype() == narrow.dtype:
+        if is_first and narrow is not None and self._parked_dtype() == narrow.dtype:
             torch.cat(parts, out=narrow)
             passing.is_narrow = True
             return
@@ -299,6 +300,14 @@ class GradientSums:
             passing.total.copy_(single)
         else:
             passing.total.add_(single)
+
+    def _with_padding(self, bucket: Bucket, gradients: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the gradients in the order of the bucket, with zeros for what is in between."""
+        sizes, names = self._cuts[bucket.index]
+        return [
+            self._nothing[:size] if name is None else gradients[name]
+            for size, name in zip(sizes, names, strict=True)
+        ]
 
     def _add_singly(
         self, bucket: Bucket, passing: _Passing, gradients: Mapping[str, Tensor]
@@ -366,8 +375,9 @@ class GradientSums:
             narrow = lease.memory[wide:size].view(engine.dtype)
         if not fetches:
             # What stands between tensors is never written by a gradient, and must not be a NaN.
-            for part in self._views(bucket, total)[1] if self._has_padding[bucket.index] else ():
-                self._backend.compute.run(part.zero_)
+            if self._has_padding[bucket.index]:
+                for part in self._views(bucket, total)[1]:
+                    self._backend.compute.run(part.zero_)
             return _Passing(total, lease, narrow)
         parked = self._parked[bucket.index]
         source = parked.values(bucket.numel)

@@ -18,7 +18,7 @@ SMALL_TENSOR = 1 << 16
 """Tensors with fewer elements stay on the device, with states in float32."""
 SMALL_UNIT = "(small tensors)"
 CHUNK_ELEMENTS = 8 * 2**20
-BUCKET_ELEMENTS = 8 * 2**20
+BUCKET_ELEMENTS = 20 * 2**20
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def lay_out(
         groups: Shapes of the trained tensors of each unit, by name.
         frozen: Shapes of tensors that travel with a unit without being trained.
         chunk_elements: Most elements in a chunk.
-        bucket_elements: A bucket is closed when it holds that many.
+        bucket_elements: Most elements in a bucket of more than one tensor.
         small_tensor: Tensors with fewer elements go to the unit of small tensors.
         whole_tensors: Whether every tensor is one chunk, whatever its size.
     """
@@ -201,10 +201,12 @@ def _unit(
     buckets = []
     run: list[TensorPlace] = []
     for place in places:
-        run.append(place)
-        if place.end - run[0].start >= cut.bucket_elements or place is places[-1]:
+        if run and place.end - run[0].start > cut.bucket_elements:
             buckets.append(_bucket(name, tuple(run), cut, counters))
             run = []
+        run.append(place)
+    if run:
+        buckets.append(_bucket(name, tuple(run), cut, counters))
     return Unit(name, places, frozen_places, numel_trained, numel, tuple(buckets))
 
 

@@ -23,7 +23,7 @@ class Placement:
         ring_bytes: Device memory through which everything passes.
         pin_bytes: Most host memory to page-lock.
         chunk_elements: Most elements updated at once; 0 for the usual number.
-        bucket_elements: Fewest elements of gradients that travel as one; 0 for the usual number.
+        bucket_elements: Most elements of gradients that travel as one; 0 for the usual number.
         small_tensor: Tensors with fewer elements stay on the device; -1 for the usual number.
     """
 

@@ -87,6 +87,8 @@ class Ring:
         if size > self._size:
             raise ValueError(f"{size} bytes do not fit a ring of {self._size}")
         self._collect()
+        if sum(lease.end - lease.start for lease in self._lent) + size > self._size:
+            return None
         start = self._free_place(size)
         if start is None:
             return None
