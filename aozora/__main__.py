@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from aozora import __version__
 from aozora.errors import AozoraError, NumericsError, OutOfMemory, SaveError
-from aozora.runtime import guard_streams
+from aozora.runtime import guard_streams, let_go_of
 
 if TYPE_CHECKING:
     from aozora.api import RunControl
@@ -50,17 +50,26 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = sys.stderr
         return FAILED
     except Exception:  # noqa: BLE001 - the program's end: whatever arrives here is a bug, shown whole
-        sys.stderr.write(traceback.format_exc())
-        sys.stderr.write("This is a bug in Aozora; please report it with the lines above.\n")
+        _say(traceback.format_exc())
+        _say("This is a bug in Aozora; please report it with the lines above.")
         return FAILED
     return code
 
 
 def _report(error: AozoraError, code: int) -> int:
-    sys.stderr.write(f"Error: {error.message}\n")
+    _say(f"Error: {error.message}")
     if error.hint:
-        sys.stderr.write(f"What to do: {error.hint}\n")
+        _say(f"What to do: {error.hint}")
     return code
+
+
+def _say(text: str) -> None:
+    """Write a line to stderr; whoever reads it may have gone."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        let_go_of(sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,7 +187,7 @@ def _train(options: argparse.Namespace) -> int:
             stored = api.stored_config(resume)
     config = _config_of(options, stored)
     control = api.RunControl()
-    sink, close = _event_sink(options.events)
+    sink, close = _event_sink(options.events, control)
     if options.control:
         _listen(control)
     previous = _stop_on_signals(control)
@@ -191,10 +200,15 @@ def _train(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _event_sink(target: str | None) -> tuple[Callable[[Event], None], Callable[[], None]]:
-    """Return a receiver for a terminal, a pipe or a file, and what closes it."""
+def _event_sink(
+    target: str | None, control: RunControl
+) -> tuple[Callable[[Event], None], Callable[[], None]]:
+    """Return a receiver for a terminal, a pipe or a file, and what closes it.
+
+    A pipe nobody reads any more makes the run save and stop.
+    """
     from aozora.console import ConsolePrinter
-    from aozora.events import RunStarted, to_json
+    from aozora.events import EventWriter
 
     printer = ConsolePrinter()
     if target is None:
@@ -205,14 +219,17 @@ def _event_sink(target: str | None) -> tuple[Callable[[Event], None], Callable[[
         sys.stdout = sys.stderr
     else:
         stream = Path(target).open("a", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by close()
-    run_id = ""
+
+    def lost(error: OSError) -> None:
+        let_go_of(stream)
+        reason = error.strerror or error
+        _say(f"Events cannot be written ({reason}); the last finished step is saved, then it ends")
+        control.stop_and_save()
+
+    write = EventWriter(stream, lost)
 
     def sink(event: Event) -> None:
-        nonlocal run_id
-        if isinstance(event, RunStarted):
-            run_id = event.run_id
-        stream.write(to_json(event, run_id) + "\n")
-        stream.flush()
+        write(event)
         if target != "-":
             printer(event)
 
@@ -236,7 +253,7 @@ def _listen(control: RunControl) -> None:
             try:
                 control.send(json.loads(line)["command"])
             except (ValueError, KeyError, TypeError) as error:
-                sys.stderr.write(f"Ignored a command that cannot be read: {error}\n")
+                _say(f"Ignored a command that cannot be read: {error}")
 
     threading.Thread(target=read, name="control", daemon=True).start()
 
@@ -247,7 +264,7 @@ def _stop_on_signals(control: RunControl) -> dict[int, Any]:
     def handle(number: int, frame: FrameType | None) -> None:
         if control.should_stop:
             raise KeyboardInterrupt
-        sys.stderr.write("\nStopping: the last finished step is being saved (again to abort)\n")
+        _say("\nStopping: the last finished step is being saved (again to abort)")
         control.stop_and_save()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
@@ -340,10 +357,17 @@ def _demo(options: argparse.Namespace) -> int:
     from aozora.console import ConsolePrinter
 
     printer = ConsolePrinter()
+    control = api.RunControl()
+    previous = _stop_on_signals(control)
     try:
-        report = api.demo(options.dir, printer)
+        report = api.demo(options.dir, printer, control)
     finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         printer.close()
+    if report is None:
+        _say("The demo was stopped")
+        return DONE
     print(report.to_text())
     return DONE if report.passed else FAILED
 

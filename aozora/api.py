@@ -69,8 +69,8 @@ def stored_config(state: Path) -> dict[str, Any]:
     return config
 
 
-def demo(folder: Path, on_event: EventSink) -> DemoReport:
+def demo(folder: Path, on_event: EventSink, control: RunControl | None = None) -> DemoReport | None:
     """Make a small model and pictures in ``folder`` and train them; see `aozora.demo.run`."""
     from aozora.demo.run import run_demo
 
-    return run_demo(folder, on_event)
+    return run_demo(folder, on_event, control or RunControl())

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 Phase = Literal["scan", "encode_text", "encode_pictures", "load_model", "train", "validate", "save"]
 StopReason = Literal["completed", "stopped"]
@@ -293,3 +294,36 @@ def from_json(line: str) -> Event:
     except TypeError as error:
         raise ValueError(f"broken event {cls.__name__}: {error}") from error
     return event
+
+
+class EventWriter:
+    """Writes events to a pipe or file, one a line, from any thread.
+
+    A reader that goes away must not cost what the run has not saved yet: the first event that
+    cannot be written is told to ``on_lost``, it and all later ones are dropped.
+
+    Args:
+        stream: Where they go; flushed after each.
+        on_lost: Called once, with the error, in the thread that reported the event.
+    """
+
+    def __init__(self, stream: TextIO, on_lost: Callable[[OSError], None]) -> None:
+        self._stream = stream
+        self._on_lost = on_lost
+        self._run_id = ""
+        self._is_lost = False
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        """Write ``event``."""
+        with self._lock:
+            if isinstance(event, RunStarted):
+                self._run_id = event.run_id
+            if self._is_lost:
+                return
+            try:
+                self._stream.write(to_json(event, self._run_id) + "\n")
+                self._stream.flush()
+            except OSError as error:
+                self._is_lost = True
+                self._on_lost(error)

@@ -125,8 +125,42 @@ def prepare_demo(folder: Path) -> None:
         ) from error
 
 
-def run_demo(folder: Path, on_event: EventSink) -> DemoReport:
+class _UntilTheMiddle(RunControl):
+    """The requests of the person, and the demo's own to stop half-way."""
+
+    def __init__(self, person: RunControl) -> None:
+        super().__init__()
+        self._person = person
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the run should end now."""
+        return super().should_stop or self._person.should_stop
+
+    @property
+    def should_save_at_stop(self) -> bool:
+        """Whether to save when ending."""
+        return self._person.should_save_at_stop
+
+    def take_save_request(self) -> bool:
+        """Return whether the person asked for a save, and forget the request."""
+        return self._person.take_save_request()
+
+    def wait_while_paused(self) -> None:
+        """Return at once, or when the person lets the run go on."""
+        self._person.wait_while_paused()
+
+
+def run_demo(folder: Path, on_event: EventSink, person: RunControl) -> DemoReport | None:
     """Make, cache, train, stop, resume and measure in ``folder``.
+
+    Args:
+        folder: Where everything is written.
+        on_event: Receives what happens.
+        person: Requests of whoever started it; a stopped demo saves as any other run does.
+
+    Returns:
+        What the demo saw; None when the person stopped it.
 
     Raises:
         AozoraError: if the folder cannot be used or a part fails.
@@ -145,19 +179,25 @@ def run_demo(folder: Path, on_event: EventSink) -> DemoReport:
 
     config = demo_config(folder)
     half = config.training.steps // 2
-    control = RunControl()
+    control = _UntilTheMiddle(person)
 
     def stop_in_the_middle(event: Event) -> None:
         receive(event)
         if isinstance(event, StepCompleted) and event.step == half:
             control.stop_and_save()
 
-    timed("make model and pictures", lambda: prepare_demo(folder))
-    timed("cache", lambda: cache(config, receive, RunControl()))
-    timed("train to the middle", lambda: train(config, stop_in_the_middle, control))
-    timed("resume to the end", lambda: train(config, receive, RunControl(), resume="last"))
     bound: list[float] = []
-    timed("measure the best scalar predictor", lambda: bound.append(scalar_bound(config)))
+    parts: dict[str, Callable[[], None]] = {
+        "make model and pictures": lambda: prepare_demo(folder),
+        "cache": lambda: cache(config, receive, person),
+        "train to the middle": lambda: train(config, stop_in_the_middle, control),
+        "resume to the end": lambda: train(config, receive, person, resume="last"),
+        "measure the best scalar predictor": lambda: bound.append(scalar_bound(config)),
+    }
+    for name, work in parts.items():
+        timed(name, work)
+        if person.should_stop:
+            return None
     return _report(events, half, bound[0], seconds, folder)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -40,7 +39,6 @@ class InlineEngine:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._control = api.RunControl()
-        self._stop_demo = threading.Event()
         self._has_failed = False
 
     def run(self, post: Post) -> EngineEnded:
@@ -63,8 +61,6 @@ class InlineEngine:
 
     def send(self, command: str) -> None:
         """Pass ``command`` to the run's control."""
-        if command in ("stop", "stop_and_save"):
-            self._stop_demo.set()
         self._control.send(command)
 
     def kill(self) -> None:
@@ -73,12 +69,9 @@ class InlineEngine:
 
     def _run(self, receive: EventSink) -> None:
         if isinstance(self._job, DemoJob):
-            from gui.engine.demo_run import DemoStopped, run_demo
+            from gui.engine.demo_run import run_demo
 
-            try:
-                run_demo(Path(self._job.folder), receive, self._stop_demo.is_set)
-            except DemoStopped:
-                return
+            run_demo(Path(self._job.folder), receive, self._control)
         else:
             api.train(_config_of(self._job), receive, self._control, resume=_resume(self._job))
 

@@ -179,6 +179,19 @@ def test_commands_on_the_pipe_save_and_stop(config_file, tmp_path, start):
     assert len(list_checkpoints(folder)) >= 1
 
 
+def test_a_run_whose_events_nobody_reads_any_more_saves_and_stops(config_file, tmp_path, start):
+    child = start(config_file("training.steps=500"))
+    wait_for_step(child)
+    child.stdout.close()
+    child.wait(timeout=120)
+    errors = (tmp_path / "errors.txt").read_text(encoding="utf-8")
+    assert child.returncode == 0, errors
+    assert "cannot be written" in errors
+    assert "Traceback" not in errors
+    (saved,) = list_checkpoints(tmp_path / "output" / "checkpoints")
+    assert 1 <= read_state(saved.state)["step"] < 500
+
+
 def test_the_end_of_the_command_pipe_changes_nothing(config_file, tmp_path, start):
     child = start(config_file("training.steps=2"), "--control", "-")
     child.stdin.close()

@@ -423,7 +423,7 @@ class FakeReport:
         return "\nthe demo passed"
 
 
-def fake_demo(folder, on_event):
+def fake_demo(folder, on_event, control):
     """Two runs in one, as the demo has; reports from another thread too."""
     for start in (0, 5):
         on_event(RunStarted(run_id="demo", folder=str(folder), start_step=start))
@@ -432,6 +432,9 @@ def fake_demo(folder, on_event):
             thread.start()
             thread.join()
             on_event(fake_engine.step_event(step, 10))
+            if control.should_stop:
+                on_event(RunFinished(reason="stopped", step=step, skipped_steps=0, seconds=1.0))
+                return None
             time.sleep(0.02)
         reason = "stopped" if start == 0 else "completed"
         on_event(RunFinished(reason=reason, step=step, skipped_steps=0, seconds=1.0))

@@ -98,3 +98,18 @@ def test_a_run_that_was_stopped_goes_on_from_its_state(qtbot, made, tmp_path, mo
     assert "resume" in [mark.kind for mark in recorded.marks]
     assert read_run(Path(resumed.status.folder)).outcome == "finished"
     assert math.isfinite(resumed.figures.loss)
+
+
+@pytest.mark.parametrize("mode", ["process", "thread"])
+def test_a_stopped_demo_saves(qtbot, tmp_path, mode):
+    host = EngineHost(mode=mode)
+    collector = Collector(host)
+    assert host.start_demo(str(tmp_path / "demo"))
+    qtbot.waitUntil(lambda: host.status.step >= 1, timeout=240_000)
+    host.stop(save=True)
+    qtbot.waitUntil(lambda: not host.status.is_engine_alive, timeout=240_000)
+    assert host.wait(10.0)
+    assert host.status.state is RunState.STOPPED, host.status.message
+    (saved,) = [e for e in collector.events if isinstance(e, CheckpointSaved)]
+    assert Path(saved.state).is_file()
+    assert saved.step == host.status.step
