@@ -12,12 +12,12 @@ import torch
 
 from aozora.config.checks import check_config, ticket_pool
 from aozora.config.schema import TrainConfig
+from aozora.config.targeting import TargetSelection
 from aozora.data.dataset import BucketRow, bucket_table
 from aozora.errors import AozoraError, ConfigError, Problem
 from aozora.memory.machine import measure
 from aozora.memory.memory_plan import MemoryPlan, plan_memory
 from aozora.model.source import ModelSource
-from aozora.model.targeting import TargetSelection
 from aozora.training.device import DTYPES, choose_device, precision_note
 from aozora.training.inputs import Pictures, find_pictures
 from aozora.training.memory_choice import memory_facts

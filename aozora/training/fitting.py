@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aozora.config.schema import TrainConfig
+from aozora.config.targeting import select_targets
 from aozora.memory.accounting import UNetFacts
 from aozora.memory.fit import FitResult, fit, with_memory
 from aozora.memory.machine import measure
 from aozora.model.building import parameter_shapes
 from aozora.model.sizes import standard_config
-from aozora.model.targeting import select_targets
 from aozora.training.device import choose_device
 from aozora.training.inputs import find_pictures
 from aozora.training.memory_choice import memory_facts

@@ -9,12 +9,12 @@ import torch
 
 from aozora.config.checks import check_config
 from aozora.config.schema import TrainConfig
+from aozora.config.targeting import TargetSelection, select_targets
 from aozora.data.batch_plan import BatchPlan
 from aozora.errors import ConfigError
 from aozora.events import ItemSkipped, Progressed, Warned
 from aozora.model.opening import open_model
 from aozora.model.source import ModelSource
-from aozora.model.targeting import TargetSelection, select_targets
 from aozora.training.control import RunControl
 from aozora.training.inputs import Encoders, Pictures, find_pictures, require_encoders, summarise
 from aozora.training.run_record import RunRecord

@@ -6,23 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aozora.config.resume_rules import is_compared_by_content, must_match
 from aozora.errors import CheckpointError
-
-# A change here would make the rest of the run another run; such a resume is refused.
-_MUST_MATCH = (
-    "training.seed",
-    "training.batch_size",
-    "training.accumulation_steps",
-    "training.precision",
-    "captions.tokens",
-    "validation.pictures",
-    "targets",
-    "optimizer.kind",
-    "memory.sum_format",
-    "memory.clip_by_last_norm",
-)
-# These name places; whether their content is the same is decided by fingerprints.
-_NOT_COMPARED = ("model.base", "model.vae", "model.text_encoders", "data.folders", "schema")
 
 
 @dataclass(frozen=True)
@@ -61,19 +46,11 @@ def compare_settings(saved: Mapping[str, Any], current: Mapping[str, Any]) -> li
     """Return every setting that differs, those that forbid resuming first."""
     before, now = flatten(saved), flatten(current)
     differences = [
-        Difference(path, before.get(path), now.get(path), not _is_fixed(path))
+        Difference(path, before.get(path), now.get(path), not must_match(path))
         for path in {**before, **now}
-        if before.get(path) != now.get(path) and not _is_under(path, _NOT_COMPARED)
+        if before.get(path) != now.get(path) and not is_compared_by_content(path)
     ]
     return sorted(differences, key=lambda d: d.allowed)
-
-
-def _is_under(path: str, roots: tuple[str, ...]) -> bool:
-    return any(path == root or path.startswith(root + ".") for root in roots)
-
-
-def _is_fixed(path: str) -> bool:
-    return _is_under(path, _MUST_MATCH)
 
 
 @dataclass(frozen=True)

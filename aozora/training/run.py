@@ -61,7 +61,7 @@ from aozora.training.preparation import (
     targets_of,
     total_steps,
 )
-from aozora.training.resume import Difference, Identity, compare_settings, require_same
+from aozora.training.resume import Identity, compare_settings, require_same
 from aozora.training.run_record import RunRecord
 from aozora.training.saving import Saver, space_note
 from aozora.training.step import PreparedBatch, StepRecipe
@@ -276,7 +276,6 @@ class _Run:
         """Refuse a state of another run; tell what has changed in one of this."""
         assert self._state is not None
         differences = compare_settings(self._state["config"], encode_config(self._config))
-        differences += self._optimizer_format_differences()
         require_same(self._state, self._identity(pictures), differences)
         changed = [str(difference) for difference in differences]
         if changed:
@@ -286,14 +285,6 @@ class _Run:
         if others:
             text = f"the state was saved with another {', '.join(others)}; the last bits may differ"
             self._record.emit(Warned(text=text))
-
-    def _optimizer_format_differences(self) -> list[Difference]:
-        assert self._state is not None
-        saved = self._state["config"]["optimizer"].get("moments")
-        current = encode_config(self._config)["optimizer"].get("moments")
-        if saved == current:
-            return []
-        return [Difference("optimizer.moments", saved, current, allowed=False)]
 
     def _tickets(self, total_samples: int) -> SegmentedPool:
         pool = ticket_pool(self._config)

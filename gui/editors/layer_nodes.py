@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from gui.editors.layer_rules import SETS, LayerChoice, Names, count, matches
+from aozora.config.targeting import LAYER_SETS, matches
+from gui.editors.layer_rules import LayerChoice, Names, count
 
 State = Literal["all", "some", "none"]
 
@@ -189,7 +190,7 @@ def _anew(
     """
     wanted = choice.trained(names) | node.names
     found = []
-    for layers in SETS:
+    for layers in LAYER_SETS:
         base = LayerChoice(layers).trained(names)
         include = tuple(_pieces(wanted - base, root, names))
         exclude = tuple(_pieces(base - wanted, root, names))

@@ -9,25 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from aozora.config.codec import decode_config
+from aozora.config.resume_rules import is_compared_by_content, must_match
 from aozora.errors import ConfigError
 from gui.settings_tree import changed_paths, effective, value_at, with_value
 
-# As in the engine, which refuses a resume that differs in one of these; a test compares the lists.
-MUST_MATCH = (
-    "training.seed",
-    "training.batch_size",
-    "training.accumulation_steps",
-    "training.precision",
-    "captions.tokens",
-    "validation.pictures",
-    "targets",
-    "optimizer.kind",
-    "optimizer.moments",
-    "memory.sum_format",
-    "memory.clip_by_last_norm",
-)
-# The engine compares the content of these, wherever it lies.
-BY_CONTENT = ("model.base", "model.vae", "model.text_encoders", "data.folders", "schema")
 _OWN_PLACES = ("model.base", "model.vae", "cache.folder", "output.folder")
 
 Settings = Mapping[str, Any]
@@ -63,10 +48,6 @@ def _leaves(paths: Iterable[str]) -> list[str]:
     return [path for path in known if not any(o.startswith(path + ".") for o in known)]
 
 
-def _is_under(path: str, roots: tuple[str, ...]) -> bool:
-    return any(path == root or path.startswith(root + ".") for root in roots)
-
-
 def without_schema(settings: Settings) -> dict[str, Any]:
     """Return ``settings`` without their version."""
     return {key: copy.deepcopy(value) for key, value in settings.items() if key != "schema"}
@@ -76,9 +57,9 @@ def plan_resume(stored: Settings, wanted: Settings, step: int) -> ResumePlan:
     """Return what it would mean to go on at ``step`` of a run of ``stored`` with ``wanted``."""
     before, after = without_schema(stored), without_schema(wanted)
     changed = _leaves(
-        path for path in changed_paths(before, after) if not _is_under(path, BY_CONTENT)
+        path for path in changed_paths(before, after) if not is_compared_by_content(path)
     )
-    forbidden = tuple(path for path in changed if _is_under(path, MUST_MATCH))
+    forbidden = tuple(path for path in changed if must_match(path))
     old_total, new_total = _steps(before), _steps(after)
     return ResumePlan(
         forbidden=forbidden,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
+from aozora.config.targeting import LAYER_SETS
 from gui.document import Document
 from gui.editors.folding_row import FoldingRow
 from gui.editors.layer_nodes import LayerNode, kind_nodes, layer_tree, with_node
-from gui.editors.layer_rules import SETS, LayerChoice, count
+from gui.editors.layer_rules import LayerChoice, count
 from gui.editors.layer_tree import LayerTree, ShareBar
 from gui.editors.numbers import format_parameters
 from gui.editors.unet_shapes import unet_shapes
@@ -79,7 +80,7 @@ class Page(FormPage):
         value = self.document.value
         layers = value(_LAYERS)
         lists = [_texts(value(path)) for path in (_BLOCKS, _INCLUDE, _EXCLUDE)]
-        return LayerChoice(layers if layers in SETS else "all", *lists)
+        return LayerChoice(layers if layers in LAYER_SETS else "all", *lists)
 
     def _tick(self, node: LayerNode, on: bool) -> None:
         choice = self.choice()

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QTest
 
+from aozora.config.targeting import LAYER_SETS, matches, select_targets
 from aozora.errors import ConfigError
 from aozora.model.building import parameter_shapes
 from aozora.model.sizes import standard_config
 from aozora.model.synthetic import ModelSizes, configs_of
-from aozora.model.targeting import LAYER_SETS, select_targets
 from gui.document import Document
 from gui.editors.layer_nodes import MOST_PATTERNS, kind_nodes, layer_tree, with_node
-from gui.editors.layer_rules import SETS, LayerChoice, count, matches
+from gui.editors.layer_rules import LayerChoice, count
 from gui.editors.unet_shapes import UnetSizes, unet_shapes
 from gui.pages.layers import Page
 
@@ -48,7 +48,7 @@ BLOCKS = ("down_blocks.1", "mid_block", "up_blocks.0.resnets.1", "conv_out", "no
 
 choices = st.builds(
     LayerChoice,
-    st.sampled_from(sorted(SETS)),
+    st.sampled_from(sorted(LAYER_SETS)),
     st.lists(st.sampled_from(BLOCKS), max_size=2).map(tuple),
     st.lists(st.sampled_from(PATTERNS), max_size=3).map(tuple),
     st.lists(st.sampled_from(PATTERNS), max_size=3).map(tuple),
@@ -65,10 +65,6 @@ def test_names_shapes_and_order_are_those_of_the_trained_model():
 def test_other_sizes_are_those_of_the_model_too():
     real = parameter_shapes("unet", configs_of(ModelSizes())["unet"])
     assert unet_shapes(TINY) == {name: tuple(shape) for name, shape in real.items()}
-
-
-def test_the_sets_are_those_of_the_engine():
-    assert set(SETS) == set(LAYER_SETS)
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,7 +15,6 @@ from PySide6.QtWidgets import QWidget
 
 from aozora.config.codec import decode_config, encode_config
 from aozora.config.schema import TrainConfig
-from aozora.training import resume
 from gui import theme
 from gui.charts.axes import log_text, log_ticks
 from gui.charts.numbers import short_number
@@ -27,7 +26,7 @@ from gui.engine.desktop import DesktopLink, look_of
 from gui.engine.desktop_windows import Guid, awake_flags, progress_state
 from gui.engine.host import EngineHost
 from gui.engine.mailbox import Arrived
-from gui.engine.resume_plan import MUST_MATCH, moved_places, plan_resume, resumed_settings
+from gui.engine.resume_plan import moved_places, plan_resume, resumed_settings
 from gui.engine.resume_wizard import ResumeWizard
 from gui.engine.state_question import StateFacts, StateQuestion, parse_answer
 from gui.engine.states import EngineEnded, RunState, StartRequested, advance
@@ -498,10 +497,6 @@ def stored(**changes):
         section, name = path.split("__")
         plain[section][name] = value
     return plain
-
-
-def test_what_must_match_is_the_engines_own_list():
-    assert set(MUST_MATCH) == {*resume._MUST_MATCH, "optimizer.moments"}
 
 
 def test_differences_that_forbid_a_resume_are_told_from_those_that_do_not():

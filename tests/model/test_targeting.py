@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from aozora.config.targeting import LAYER_SETS, select_targets
 from aozora.errors import ConfigError
 from aozora.model.key_map import unet_file_key_to_name
-from aozora.model.targeting import LAYER_SETS, select_targets
 
 
 @pytest.fixture(scope="module")

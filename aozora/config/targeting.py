@@ -1,6 +1,7 @@
 """Which UNet parameters are trained, told from names and shapes alone.
 
-Nothing is loaded: a file's header is enough to show what a selection comes to.
+Nothing is loaded: a file's header is enough to show what a selection comes to. The window draws
+its tree of layers by the same rules.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Literal
 
 from aozora.errors import ConfigError, Problem
@@ -43,6 +45,10 @@ LAYER_SETS: dict[LayerSet, Callable[[str], bool]] = {
     "input_and_middle": _is_input_or_middle,
     "no_resnet_convs": _is_no_resnet_conv,
 }
+
+NOTHING_LEFT = Problem(
+    "targets", "no layer is left to train", "widen layers or blocks, or exclude less"
+)
 
 
 @dataclass(frozen=True)
@@ -91,34 +97,57 @@ def select_targets(
     Raises:
         ConfigError: lists every pattern that fits nothing, or says that nothing is left to train.
     """
-    names = list(shapes)
+    names = tuple(shapes)
+    problems = unfit_targets(names, blocks, include, exclude)
+    if problems:
+        raise ConfigError(problems)
+    chosen = chosen_names(names, layers, blocks, include, exclude)
+    if not chosen:
+        raise ConfigError([NOTHING_LEFT])
+    return _counted(shapes, tuple(name for name in names if name in chosen))
+
+
+def chosen_names(
+    names: tuple[str, ...],
+    layers: LayerSet,
+    blocks: Sequence[str],
+    include: Sequence[str],
+    exclude: Sequence[str],
+) -> set[str]:
+    """Return those of ``names`` that are chosen; patterns that fit nothing change nothing."""
+    in_set = LAYER_SETS[layers]
+    chosen = {name for name in names if in_set(name) and _in_blocks(name, blocks)}
+    for pattern in include:
+        chosen |= matches(names, pattern)
+    for pattern in exclude:
+        chosen -= matches(names, pattern)
+    return chosen
+
+
+def unfit_targets(
+    names: tuple[str, ...],
+    blocks: Sequence[str],
+    include: Sequence[str],
+    exclude: Sequence[str],
+) -> list[Problem]:
+    """Return a problem for every block and pattern that fits none of ``names``."""
     problems = _unknown_blocks(names, blocks)
     for path, patterns in (("include", include), ("exclude", exclude)):
         problems += _unmatched(names, f"targets.{path}", patterns)
-    if problems:
-        raise ConfigError(problems)
-    in_set = LAYER_SETS[layers]
-    selected = tuple(
-        name
-        for name in names
-        if ((in_set(name) and _in_blocks(name, blocks)) or _fits_any(name, include))
-        and not _fits_any(name, exclude)
-    )
-    if not selected:
-        text = "no layer is left to train"
-        raise ConfigError([Problem("targets", text, "widen layers or blocks, or exclude less")])
-    return _counted(shapes, selected)
+    return problems
 
 
 def fits(name: str, pattern: str) -> bool:
-    """Return whether ``pattern`` fits the parameter ``name``."""
+    """Return whether ``pattern`` fits: a whole name with wildcards, else a part of one."""
     if _WILDCARDS.isdisjoint(pattern):
-        return pattern in name
+        return pattern != "" and pattern in name
     return fnmatchcase(name, pattern)
 
 
-def _fits_any(name: str, patterns: Sequence[str]) -> bool:
-    return any(fits(name, pattern) for pattern in patterns)
+@lru_cache(maxsize=4096)
+def matches(names: tuple[str, ...], pattern: str) -> frozenset[str]:
+    """Return those of ``names`` that ``pattern`` fits."""
+    return frozenset(name for name in names if fits(name, pattern))
 
 
 def _in_blocks(name: str, blocks: Sequence[str]) -> bool:
@@ -138,7 +167,7 @@ def _unknown_blocks(names: Sequence[str], blocks: Sequence[str]) -> list[Problem
     ]
 
 
-def _unmatched(names: Sequence[str], path: str, patterns: Sequence[str]) -> list[Problem]:
+def _unmatched(names: tuple[str, ...], path: str, patterns: Sequence[str]) -> list[Problem]:
     return [
         Problem(
             f"{path}[{number}]",
@@ -146,7 +175,7 @@ def _unmatched(names: Sequence[str], path: str, patterns: Sequence[str]) -> list
             _did_you_mean(pattern, _module_paths(names)) or "see the names in 'aozora inspect'",
         )
         for number, pattern in enumerate(patterns)
-        if not pattern or not any(fits(name, pattern) for name in names)
+        if not matches(names, pattern)
     ]
 
 
