@@ -73,7 +73,7 @@ class Coefficients:
     page_table_share: float = 0.0045
     margin_share: float = 0.03
     process_bytes: int = int(2.2 * GIB)
-    save_bytes: int = GIB
+    save_bytes: int = 4 * GIB
     batch_bytes: int = 2 * MIB
     forward_flops: float = 6.76e12
     utilisation: float = 0.55

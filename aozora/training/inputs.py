@@ -36,6 +36,7 @@ from aozora.model.tokenizers import load_tokenizer
 from aozora.runtime import cache_folder, write_json_atomic
 from aozora.training.control import RunControl
 from aozora.training.device import release_memory
+from aozora.training.within_memory import WithinMemory
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -206,18 +207,22 @@ class Encoders:
         """
         captions = [item.record.caption for item in (*pictures.trained, *pictures.held_out)]
         self._warn_of_cut_captions(captions)
-        loaded: list[tuple[CLIPTextModel, CLIPTextModelWithProjection]] = []
 
-        def encode(batch: list[str]) -> tuple[Tensor, Tensor]:
-            if not loaded:
-                loaded.append(
-                    load_text_encoders(self._source, torch.float32, self._device, warn=self._warn)
-                )
+        def load(device: torch.device) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
+            return load_text_encoders(self._source, torch.float32, device, warn=self._warn)
+
+        def run(
+            encoders: tuple[CLIPTextModel, CLIPTextModelWithProjection],
+            batch: list[str],
+            device: torch.device,
+        ) -> tuple[Tensor, Tensor]:
             count = self._count_chunks(batch[0])
             pairs = [self._tokenizer.encode_chunks(caption, count) for caption in batch]
-            ids = torch.tensor([list(pair.ids) for pair in pairs], device=self._device)
-            ids_2 = torch.tensor([list(pair.ids_2) for pair in pairs], device=self._device)
-            return encode_text(*loaded[0], ids, ids_2)
+            ids = torch.tensor([list(pair.ids) for pair in pairs], device=device)
+            ids_2 = torch.tensor([list(pair.ids_2) for pair in pairs], device=device)
+            return encode_text(*encoders, ids, ids_2)
+
+        encode = WithinMemory(load, run, self._device, self._warn, "captions")
 
         report = build_text(
             captions,
@@ -229,7 +234,6 @@ class Encoders:
             on_progress=self._progress("encode_text"),
             should_stop=lambda: self._control.should_stop,
         )
-        loaded.clear()
         return self._finished(report)
 
     def encode_pictures(self, pictures: Pictures) -> CacheReport:
@@ -238,12 +242,14 @@ class Encoders:
         Raises:
             StoppedEarly: if asked to stop.
         """
-        loaded: list[AutoencoderKL] = []
 
-        def encode(pixels: Tensor) -> Tensor:
-            if not loaded:
-                loaded.append(load_vae(self._source, torch.float32, self._device, warn=self._warn))
-            return encode_images(loaded[0], pixels.to(self._device))
+        def load(device: torch.device) -> AutoencoderKL:
+            return load_vae(self._source, torch.float32, device, warn=self._warn)
+
+        def run(vae: AutoencoderKL, pixels: Tensor, device: torch.device) -> Tensor:
+            return encode_images(vae, pixels.to(device))
+
+        encode = WithinMemory(load, run, self._device, self._warn, "pictures")
 
         report = build_latents(
             [*pictures.trained, *pictures.held_out],
@@ -255,7 +261,6 @@ class Encoders:
             on_progress=self._progress("encode_pictures"),
             should_stop=lambda: self._control.should_stop,
         )
-        loaded.clear()
         return self._finished(report)
 
     def loader(self, items: tuple[DatasetItem, ...]) -> BatchLoader:
