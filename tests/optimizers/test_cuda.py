@@ -198,9 +198,10 @@ def test_the_engine_follows_torch_adamw(dtype):
         adamw.step()
     end = driver.weights()
     for name, parameter in reference.items():
-        # Whether a product and a sum are rounded once or twice is each kernel's own choice.
+        # Whether a product and a sum are rounded once or twice is each kernel's own choice: of 50
+        # updates of 1e-4, a unit in the last place of weights of 0.05 is a part in 30,000.
         wanted = parameter.detach().cpu() - start[name]
-        assert (end[name] - start[name] - wanted).norm() <= 1e-5 * wanted.norm()
+        assert (end[name] - start[name] - wanted).norm() <= 1e-4 * wanted.norm()
 
 
 LARGE = {"conv.weight": (320, 160, 3, 3), "proj.weight": (640, 1280), "norm.weight": (640,)}
