@@ -98,7 +98,12 @@ class LrSchedule:
                 they are.
             shape: Shape to the next point; None takes over that of the segment it lands on.
         """
-        others = [point for point in self.points if point.x != x]
+        for index, point in enumerate(self.points):
+            if point.x == x:
+                rate = point.lr if lr is None else lr
+                changed = LrPoint(x, rate, shape or point.shape)
+                return LrSchedule((*self.points[:index], changed, *self.points[index + 1 :]))
+        others = list(self.points)
         before = bisect_right(others, x, key=lambda point: point.x)
         inherited: Shape = "log"
         if 0 < before < len(others):
@@ -234,7 +239,10 @@ class LrSchedule:
             yield Issue("info", f"learns {mean / peak:.0%} of what a constant peak would")
             yield Issue("info", f"ends at {rates[-1] / peak:.0%} of the peak")
         rise = rates.index(peak) / max(len(rates) - 1, 1)
-        in_steps = "" if total_steps is None else f" (to step {round(rise * (total_steps - 1))})"
+        in_steps = ""
+        if total_steps is not None:
+            # Steps are counted from 1 wherever a person reads them.
+            in_steps = f" (to step {round(rise * (total_steps - 1)) + 1})"
         yield Issue("info", f"rises over the first {rise:.0%} of the run{in_steps}")
 
     def to_json(self) -> list[list[Any]]:

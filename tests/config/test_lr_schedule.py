@@ -207,6 +207,12 @@ def test_point_added_on_the_line_keeps_the_curve(schedule, x):
         assert added.at(place) == pytest.approx(straight.at(place), rel=1e-6, abs=1e-15)
 
 
+def test_point_added_where_one_is_keeps_what_is_not_given():
+    curve = LrSchedule((LrPoint(0.0, 0.0), LrPoint(0.5, 0.0, "hold"), LrPoint(1.0, 1.0)))
+    assert curve.with_point(0.5) == curve
+    assert curve.with_point(0.5, 1e-6).points[1] == LrPoint(0.5, 1e-6, "hold")
+
+
 def test_point_added_where_one_is_replaces_it():
     changed = LrSchedule().with_point(0.05, 2e-6, "linear")
     assert len(changed.points) == 4
@@ -286,4 +292,4 @@ def test_figures_are_given():
     figures = " ".join(texts(schedule.validate(1001), "info"))
     assert "mean learning rate 5.2" in figures
     assert "ends at 10%" in figures
-    assert "first 50% of the run (to step 500)" in figures
+    assert "first 50% of the run (to step 501)" in figures
