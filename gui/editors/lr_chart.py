@@ -100,8 +100,11 @@ class LrChart(SpokenWidget):
         return self._mouse.is_dragging
 
     def set_schedule(self, schedule: LrSchedule) -> None:
-        """Show ``schedule``; a running gesture ends without a change."""
-        if schedule == self._schedule and not self.is_dragging:
+        """Show ``schedule``; if it is another, a running gesture ends without a change.
+
+        The same curve comes again whenever the owner learns more of the run, also in a drag.
+        """
+        if schedule == self._schedule:
             return
         self._mouse.forget()
         self._schedule = schedule

@@ -104,10 +104,14 @@ class TicketChart(SpokenWidget):
         return self._mouse.gesture is not None
 
     def set_view(self, view: TicketView) -> None:
-        """Show ``view``; a running gesture ends without a change."""
-        if view == self._view and not self.is_dragging:
+        """Show ``view``; if its bars are others, a running gesture ends without a change.
+
+        The same bars come again whenever the owner learns more of the run, also in a drag.
+        """
+        if view == self._view:
             return
-        self._mouse.forget()
+        if view.weights != self._view.weights:
+            self._mouse.forget()
         if view.bins != self._view.bins:
             self._locked = frozenset()
             self._ghost = None
