@@ -22,13 +22,14 @@ BY_CONTENT = ("model.base", "model.vae", "model.text_encoders", "data.folders", 
 
 def must_match(path: str) -> bool:
     """Return whether the setting at ``path`` may not change."""
-    return _is_under(path, MUST_MATCH)
+    return is_under(path, MUST_MATCH)
 
 
 def is_compared_by_content(path: str) -> bool:
     """Return whether what the setting at ``path`` names is compared, not its value."""
-    return _is_under(path, BY_CONTENT)
+    return is_under(path, BY_CONTENT)
 
 
-def _is_under(path: str, roots: tuple[str, ...]) -> bool:
+def is_under(path: str, roots: tuple[str, ...]) -> bool:
+    """Return whether ``path`` is one of ``roots`` or stands below one."""
     return any(path == root or path.startswith(root + ".") for root in roots)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from aozora.config.codec import decode_config
-from aozora.config.resume_rules import is_compared_by_content, must_match
+from aozora.config.resume_rules import is_compared_by_content, is_under, must_match
 from aozora.errors import ConfigError
 from gui.settings_tree import changed_paths, effective, value_at, with_value
 
+_OF_THE_POOL = ("timesteps", "training.steps", "training.epochs")
 _OWN_PLACES = ("model.base", "model.vae", "cache.folder", "output.folder")
 
 Settings = Mapping[str, Any]
@@ -28,6 +29,8 @@ class ResumePlan:
         rate_before: Rate of the last step in the state; NaN when unknown.
         rate_after: Rate of the first step after it; NaN when unknown.
         ends_before: Whether the run would have no step left.
+        deals_anew: Whether the samples left come from a new pool of timestep tickets, as the engine
+            makes one when the pool or its size is another one.
     """
 
     forbidden: tuple[str, ...]
@@ -35,6 +38,7 @@ class ResumePlan:
     rate_before: float
     rate_after: float
     ends_before: bool
+    deals_anew: bool
 
     @property
     def jump(self) -> float:
@@ -67,6 +71,7 @@ def plan_resume(stored: Settings, wanted: Settings, step: int) -> ResumePlan:
         rate_before=_rate(before, step - 1, old_total),
         rate_after=_rate(after, step, new_total),
         ends_before=0 < new_total <= step,
+        deals_anew=any(is_under(path, _OF_THE_POOL) for path in changed),
     )
 
 

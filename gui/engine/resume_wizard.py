@@ -277,7 +277,7 @@ class ResumeWizard(QDialog):
             text = self.tr("The run would end before this state: raise its steps to go on.")
             self._say(text, "error")
         else:
-            parts = [self._rate_text(plan), self._moved_text()]
+            parts = [self._rate_text(plan), self._tickets_text(plan), self._moved_text()]
             is_jump = math.isfinite(plan.jump) and not (
                 1 / _NOTABLE_JUMP <= plan.jump <= _NOTABLE_JUMP
             )
@@ -289,6 +289,11 @@ class ResumeWizard(QDialog):
         text = self.tr("The learning rate goes on at {0}, after {1} in the last step (x{2}).")
         before, after = short_number(plan.rate_before), short_number(plan.rate_after)
         return text.format(after, before, f"{plan.jump:.2f}")
+
+    def _tickets_text(self, plan: ResumePlan) -> str:
+        if not plan.deals_anew:
+            return self.tr("The timestep tickets that are left are drawn to the end.")
+        return self.tr("The samples that are left get a new pool of timestep tickets.")
 
     def _moved_text(self) -> str:
         if self._facts is None or not self.stored.isChecked():

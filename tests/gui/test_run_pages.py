@@ -13,8 +13,10 @@ from PySide6.QtGui import QColor, QImage
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QWidget
 
+from aozora.config.checks import ticket_pool
 from aozora.config.codec import decode_config, encode_config
 from aozora.config.schema import TrainConfig
+from aozora.config.ticket_segments import SegmentedPool
 from gui import theme
 from gui.charts.axes import log_text, log_ticks
 from gui.charts.numbers import short_number
@@ -521,6 +523,24 @@ def test_another_length_moves_the_rate_and_may_end_before_the_state():
     plan = plan_resume(stored(), stored(training__steps=1100), 1000)
     assert plan.rate_after == schedule.at_step(1000, 1100)
     assert plan.rate_before == schedule.at_step(999, 2000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "deals_anew"),
+    [
+        ({}, False),
+        ({"checkpoints__keep_last": 9}, False),
+        ({"training__steps": 3000}, True),
+        ({"timesteps__bins": 10}, True),
+    ],
+)
+def test_tickets_are_dealt_anew_as_the_engine_does(changes, deals_anew):
+    wanted = stored(**changes)
+    assert plan_resume(stored(), wanted, 1000).deals_anew is deals_anew
+    before, after = decode_config(stored()), decode_config(wanted)
+    saved = SegmentedPool.of(ticket_pool(before), before.training.steps)
+    rebuilt = saved.rebuilt(1000, after.training.steps, ticket_pool(after))
+    assert (rebuilt != saved) is deals_anew
 
 
 def test_files_that_moved_are_taken_from_the_document(tmp_path):
