@@ -40,9 +40,9 @@ def config(batch: int, streamed: bool) -> TrainConfig:
 
 def planner_grid() -> dict[str, Any]:
     found: dict[str, Any] = {}
-    machine = measure(DEVICE)
     shapes = {name: tuple(shape) for name, shape in full_shapes().items()}
     with DeviceUsed() as used:
+        machine = measure(DEVICE)
         for share, streamed in ((1.0, False), (1.0, True), (0.85, True), (0.25, False)):
             names = some_layers(share)
 

@@ -205,5 +205,6 @@ class Rig:
         self.memory.optimizer.finish()
         self.memory.close()
         self.__dict__.clear()
+        gc.unfreeze()
         gc.collect()
         torch.cuda.empty_cache()

@@ -146,7 +146,7 @@ def _is_close(ours, theirs, size):
     Where a sum nearly cancels, what counts is the precision of what was added, its ``size``.
     """
     near = (_ordered(ours) - _ordered(theirs)).abs() <= 2
-    return near | ((ours - theirs).abs() <= 2**-21 * size)
+    return near | ((ours - theirs).abs() <= 2**-20 * size)
 
 
 def _variants(fused):
