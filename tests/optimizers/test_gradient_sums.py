@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -156,6 +158,10 @@ def test_a_parameter_without_gradient_counts_as_zero():
     assert all(total.abs().max() > 0 for name, total in found.items() if name.startswith("0."))
 
 
+def _update(optimizer, scale, bucket, total):
+    optimizer.update_bucket(bucket, total, 1e-3, scale)
+
+
 def test_gradients_used_at_once_give_the_weights_of_gradients_that_waited():
     results = []
     for gradients in ("host", "nowhere"):
@@ -168,9 +174,7 @@ def test_gradients_used_at_once_give_the_weights_of_gradients_that_waited():
             optimizer.wait_all()
             if gradients == "nowhere":
                 optimizer.begin_step(1e-3)
-                sums.on_finished = lambda bucket, total: optimizer.update_bucket(
-                    bucket, total, 1e-3, one
-                )
+                sums.on_finished = partial(_update, optimizer, one)
                 backward(model, sums, 0, True, torch.bfloat16, seed=step)
                 optimizer.end_step()
             else:
