@@ -15,6 +15,7 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from PySide6.QtCore import QMimeData, QObject, QPoint, QPointF, Qt, QTimer, QUrl, Slot
@@ -123,7 +124,7 @@ class Person(QObject):
         aimed = [self._aim(widget, place.toPoint())[1] for place in places]
         handle = widget.window().windowHandle()
         QTest.mousePress(handle, LEFT, pos=aimed[0])
-        for start, end in zip(aimed, aimed[1:], strict=False):
+        for start, end in pairwise(aimed):
             for part in (0.25, 0.5, 0.75, 1.0):
                 QTest.mouseMove(handle, start + (end - start) * part)
         QTest.mouseRelease(handle, LEFT, pos=aimed[-1])
@@ -173,6 +174,7 @@ class Person(QObject):
         (saved,) = self.states()
         QTimer.singleShot(0, lambda: self.drop(saved))
         yield Until("the state is read", lambda: self.wizard() and self.wizard().plan is not None)
+        yield from self.look()
         self.picture("7-resume")
         wizard = self.wizard()
         self.seen["resumed_steps"] = wizard.steps.value
@@ -185,10 +187,14 @@ class Person(QObject):
         yield from self.leave()
 
     def turn_to(self, key):
-        """Open a page and look at it for a moment, in which it gets its layout and content."""
+        """Open a page and look at it."""
         self.open(key)
+        yield from self.look()
+
+    def look(self):
+        """Wait a moment, in which what is new gets its layout, its content and its place."""
         moment = time.monotonic()
-        yield Until(f"the page {key}", lambda: time.monotonic() - moment > 0.3)
+        yield Until("a moment", lambda: time.monotonic() - moment > 0.3)
 
     def choose_host(self):
         page = self.open("preferences")
@@ -249,8 +255,7 @@ class Person(QObject):
         for part in ("", "-lower"):
             bar = page.verticalScrollBar()
             bar.setValue(bar.maximum() if part else 0)
-            moment = time.monotonic()
-            yield Until("the charts are drawn", lambda at=moment: time.monotonic() - at > 0.4)
+            yield from self.look()
             self.picture(f"{name}{part}")
             for key in [key for key, chart in charts.items() if is_in_sight(chart)]:
                 self.seen["charts"].setdefault(key, []).append(coloured(charts.pop(key)))
@@ -284,6 +289,7 @@ class Person(QObject):
         yield Until("it asks", lambda: isinstance(QApplication.activeModalWidget(), QMessageBox))
         box = QApplication.activeModalWidget()
         (discard,) = [b for b in box.buttons() if b.text() == "Discard"]
+        yield from self.look()
         self.picture("9-leave")
         QTimer.singleShot(0, lambda: self.click(discard))
         yield Until("the window is closed", lambda: not self.window.isVisible())
