@@ -649,7 +649,9 @@ def command_for(verb, arguments):
     """Return the command that runs ``verb`` in the environment."""
     python = venv_python()
     if verb == "test":
-        return [python, "-m", "pytest", *arguments]
+        # Two files at a time; each computes with one thread, so that its bits are always the same.
+        workers = [] if {"-n", "--pdb"} & set(arguments) else ["-n", "2", "--dist", "loadfile"]
+        return [python, "-m", "pytest", *workers, *arguments]
     if verb == "gui":
         return [python, "-m", "gui", *arguments]
     return [python, "-m", "aozora", verb, *arguments]

@@ -182,7 +182,7 @@ class Trainer:
             except torch.OutOfMemoryError as error:
                 if self._settings.clip_by_last_norm:
                     raise  # some layers may have moved already
-                text = str(error).split(". ")[0]
+                text = ". ".join(str(error).split(". ")[:2])
             # Only here has the error let go of the tensors of the failed micro-step.
             self._make_room(text)
 
