@@ -104,7 +104,12 @@ class _LineIconEngine(QIconEngine):
         return _LineIconEngine(self._path, self._is_filled, self._token)
 
     def paint(self, painter: QPainter, rect: QRect, mode: QIcon.Mode, state: QIcon.State) -> None:
-        token = "control" if mode == QIcon.Mode.Disabled else self._token
+        token = self._token
+        if mode == QIcon.Mode.Disabled:
+            token = "control"
+        elif mode == QIcon.Mode.Selected:
+            # The ground is the accent then, on which no other colour can be told.
+            token = "on_accent"
         renderer = _renderer(self._path, self._is_filled, getattr(tokens(), token))
         renderer.render(painter, QRectF(rect))
 

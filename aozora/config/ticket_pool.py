@@ -182,7 +182,7 @@ class TicketPool:
     def _figures(self, total: int) -> Iterator[Issue]:
         shares = [float(share) for share in self.shares()]
         entropy = -math.fsum(share * math.log(share) for share in shares if share > 0.0)
-        yield Issue("info", f"as varied as {math.exp(entropy):.1f} equal bins")
+        yield Issue("info", f"as varied as {math.exp(entropy):.3g} equal bars")
         low = math.fsum(
             share
             * sum(t < TIMESTEPS // 2 for t in self.bin_range(index))
@@ -192,7 +192,10 @@ class TicketPool:
         )
         yield Issue("info", f"{low:.0%} below timestep 500, {1.0 - low:.0%} from there on")
         counts = self.counts(total)
-        yield Issue("info", f"{min(counts)} to {max(counts)} tickets a bin")
+        spread = str(min(counts))
+        if min(counts) != max(counts):
+            spread += f" to {max(counts)}"
+        yield Issue("info", f"{spread} tickets a bar")
 
     def _name(self, index: int) -> str:
         width = TIMESTEPS // self.bins

@@ -152,7 +152,8 @@ class _Bars(QWidget):
         known = losses[np.isfinite(losses)]
         if not len(known):
             return
-        top = float(known.max()) * 1.1 or 1.0
+        # Two digits, so that the numbers beside it are short.
+        top = float(f"{float(known.max()) * 1.1:.2g}") or 1.0
         width = area.width() / len(losses)
         ink = QColor(theme.tokens().series[1])
         line_height = painter.fontMetrics().height()

@@ -27,6 +27,11 @@ _LABELS = {
     "modelspec.title": "Title in the file",
     "modelspec.prediction_type": "Prediction in the file",
 }
+_VALUES = {
+    "single_file": "one file",
+    "diffusers": "a diffusers folder",
+    "modelspec": "what the file says of itself",
+}
 _LEFT_OUT = frozenset({"path", "file", "notes"})
 
 
@@ -54,7 +59,7 @@ def _words(key: str, value: Any) -> str:
         return "\n".join(map(str, value))
     if isinstance(value, dict):
         return ", ".join(f"{name} {_words(name, item)}" for name, item in value.items())
-    return str(value)
+    return tr(_VALUES.get(str(value), str(value)))
 
 
 class ModelFacts(Card):

@@ -272,7 +272,7 @@ def test_doubtful_pools_are_warned_of():
 
 def test_figures_of_a_pool_are_given():
     figures = " ".join(texts(uniform().validate(1010), "info"))
-    assert "20.0 equal bins" in figures
+    assert "20 equal bars" in figures
     assert "50% below timestep 500" in figures
     assert "50 to 51 tickets" in figures
 
