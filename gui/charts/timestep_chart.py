@@ -162,7 +162,7 @@ class _Bars(QWidget):
             y = area.bottom() - part * area.height()
             box = QRectF(area.right() + 6, y - line_height / 2, 52, line_height)
             flags = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-            painter.drawText(box, flags, short_number(part * top))
+            painter.drawText(box, flags, f"{part * top:.3g}")
         painter.setBrush(ink)
         painter.setPen(QPen(QColor(theme.tokens().base), 1.5))
         for number, loss in enumerate(losses):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,7 @@ class ResumeWizard(QDialog):
             (self.tr("Samples"), whole(int(facts.facts.get("samples", 0)))),
             (self.tr("Optimizer"), str(facts.facts.get("optimizer", DASH))),
             (self.tr("Precision"), str(facts.facts.get("precision", DASH))),
-            (self.tr("Objective"), str(facts.facts.get("objective", DASH))),
+            (self.tr("Objective"), _objective_text(str(facts.facts.get("objective", DASH)))),
             (self.tr("Base model"), Path(str(facts.facts.get("base model", DASH))).name),
         ]
         for number, (name, value) in enumerate(pairs):
@@ -307,6 +308,13 @@ class ResumeWizard(QDialog):
     def _say(self, text: str, tone: Any) -> None:
         self.note.setText(text)
         self.note.set_tone(tone)
+
+
+def _objective_text(text: str) -> str:
+    """Return an objective as it stands in a state, such as ``Epsilon()``, in words."""
+    name, _, is_zero = text.partition(", zero terminal SNR ")
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.removesuffix("()"))
+    return f"{words}, zero terminal SNR" if is_zero == "True" else words
 
 
 def _saved_text(path: Path) -> str:
