@@ -196,15 +196,10 @@ def apply(app: QApplication, name: ThemeName) -> None:
     """Show ``app`` in the theme called ``name``."""
     _state["tokens"] = THEMES[name]
     app.setPalette(palette(THEMES[name]))
-    if app.styleSheet() == STYLE_SHEET:
-        # Widgets the sheet has polished keep the colours of the old palette. Setting the sheet once
-        # more would mend that too, but takes six times as long.
-        for widget in app.allWidgets():
-            style = widget.style()
-            style.unpolish(widget)
-            style.polish(widget)
-    else:
-        app.setStyleSheet(STYLE_SHEET)
+    # Set anew although it is the same: widgets that it has polished keep the colours of the old
+    # palette. Going through all widgets here would be quicker, but Qt hands out some that Python has
+    # let go of already, and touching those ends the program.
+    app.setStyleSheet(STYLE_SHEET)
     notifier().changed.emit()
 
 
