@@ -197,8 +197,8 @@ def apply(app: QApplication, name: ThemeName) -> None:
     _state["tokens"] = THEMES[name]
     app.setPalette(palette(THEMES[name]))
     # Set anew although it is the same: widgets that it has polished keep the colours of the old
-    # palette. Going through all widgets here would be quicker, but Qt hands out some that Python has
-    # let go of already, and touching those ends the program.
+    # palette. Going through all widgets here is quicker, but Qt hands out some that Python has let
+    # go of already, and touching those ends the program.
     app.setStyleSheet(STYLE_SHEET)
     notifier().changed.emit()
 
