@@ -440,9 +440,11 @@ class GradientSums:
 
     def _is_rounded(self, bucket: Bucket) -> bool:
         """Return whether a finished sum that stays is rounded, as it would be if it left."""
-        if self._engine.unit_of[bucket.unit].is_small or bucket.index not in self._resident:
+        engine = self._engine
+        if engine.unit_of[bucket.unit].is_small or bucket.index not in self._resident:
             return False
-        return self._dtype == torch.float32 and self._parked_dtype() == torch.bfloat16
+        is_narrowed = engine.moments != "float32" and engine.dtype == torch.bfloat16
+        return is_narrowed and self._dtype == torch.float32
 
     def _parked_dtype(self) -> torch.dtype:
         """Return what a sum is parked in, now: no wider than it needs to be."""

@@ -53,7 +53,7 @@ def test_formats_get_narrower_only_as_far_as_needed(facts):
     assert result.fits
     assert "optimizer.moments=16bit" in result.settings
     assert not any("8bit" in setting for setting in result.settings)
-    smaller = fit(config, facts, computer(8, 24))
+    smaller = fit(config, facts, computer(8, 21))
     assert smaller.fits
     assert "optimizer.moments=8bit" in smaller.settings
 
