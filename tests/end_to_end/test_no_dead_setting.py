@@ -40,8 +40,8 @@ EXCEPTIONS = {
     "cache.text_batch": "the same for captions",
     "training.prefetch_batches": "batches are prepared ahead in their own order: only the waiting"
     " changes",
-    "memory.weights": "the blocks of so small a model hold nothing large enough to be streamed; that"
-    " it decides is tested on the full size in tests/memory/test_memory_plan.py",
+    "memory.weights": "the blocks of so small a model hold nothing large enough to be streamed;"
+    " that it decides is tested on the full size in tests/memory/test_memory_plan.py",
     "training.deterministic": "chooses CUDA's kernels; a run on the processor always repeats",
 }
 
