@@ -266,7 +266,8 @@ def _fill(choice: Choice, config: TrainConfig, forecaster: Forecaster, limits: L
     if section.states == "device":
         choice = replace(choice, device_records=records)
     forecast = forecaster.forecast(choice)
-    for_saves = min(COEFFICIENTS.save_bytes, max(0, limits.ram - forecast.ram) // 2)
+    useful = min(COEFFICIENTS.save_bytes, sizes.state_bytes)
+    for_saves = min(useful, max(0, limits.ram - forecast.ram) // 2)
     if not limits.vram:
         choice = replace(choice, for_saves=for_saves)
         spare = limits.ram - forecast.ram - for_saves

@@ -190,12 +190,14 @@ class RunRecord:
         self._hub.record(self.folder / "events.jsonl", self._writers(plain))
 
     def _writers(self, plain: dict[str, Any]) -> list[MetricWriter]:
-        writers: list[MetricWriter] = [MetricsFile(self.folder / "metrics.jsonl")]
-        if self.config.logging.tensorboard:
-            writers.append(TensorBoardWriter(self.folder / "tensorboard"))
+        writers: list[MetricWriter] = []
+        # First what may be refused, so that no file is left open then.
         if self.config.logging.wandb != "off":
             mode = self.config.logging.wandb
             writers.append(WandbWriter(self.folder, self.folder.name, mode, plain))
+        writers.append(MetricsFile(self.folder / "metrics.jsonl"))
+        if self.config.logging.tensorboard:
+            writers.append(TensorBoardWriter(self.folder / "tensorboard"))
         return writers
 
     @contextlib.contextmanager

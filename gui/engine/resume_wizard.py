@@ -240,6 +240,8 @@ class ResumeWizard(QDialog):
         self._show_note(self._plan)
         can = not self._plan.ends_before and not self._plan.forbidden
         self.resume.setEnabled(can)
+        if can and self.focusWidget() is self.cancel:
+            self.resume.setFocus()  # a disabled button had to give the focus away
 
     def _fill_table(self, stored: dict[str, Any], against: ResumePlan) -> None:
         rows = differences(stored, self._document.overlay())

@@ -309,13 +309,9 @@ def add_tensor(result, name, tensor):
     result.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
-# Where its package is missing the run is refused, with a file of the run still open.
-MARKS = {"logging.wandb": pytest.mark.filterwarnings("ignore")}
-
-
 def cases():
     return [
-        pytest.param(path, value, needed, id=f"{path}-{number}", marks=MARKS.get(path, ()))
+        pytest.param(path, value, needed, id=f"{path}-{number}")
         for number, (path, value, *needed) in enumerate(TURNED)
     ]
 
