@@ -234,6 +234,7 @@ class Encoders:
             on_progress=self._progress("encode_text"),
             should_stop=lambda: self._control.should_stop,
         )
+        encode.drop()
         return self._finished(report)
 
     def encode_pictures(self, pictures: Pictures) -> CacheReport:
@@ -261,6 +262,7 @@ class Encoders:
             on_progress=self._progress("encode_pictures"),
             should_stop=lambda: self._control.should_stop,
         )
+        encode.drop()
         return self._finished(report)
 
     def loader(self, items: tuple[DatasetItem, ...]) -> BatchLoader:

@@ -52,7 +52,7 @@ class WithinMemory(Generic[Model, Batch, Encoded]):
             except torch.OutOfMemoryError:
                 pass
             # Only here has the error let go of what the failed attempt held.
-            self._model = None
+            self.drop()
             release_memory(self._device)
             self._device = _CPU
             self._warn(
@@ -60,6 +60,10 @@ class WithinMemory(Generic[Model, Batch, Encoded]):
                 " which takes longer"
             )
         return self._encode(batch)
+
+    def drop(self) -> None:
+        """Let go of the model, so that its memory can be given back."""
+        self._model = None
 
     def _encode(self, batch: Batch) -> Encoded:
         if self._model is None:

@@ -47,6 +47,15 @@ def test_what_does_not_fit_is_encoded_by_the_processor_from_then_on():
     assert "captions" in encoder.warnings[0]
 
 
+def test_a_model_that_was_dropped_is_free_and_loaded_again_when_needed():
+    encoder = Encoder(room=5)
+    encoder.encode(1)
+    encoder.encode.drop()
+    assert encoder.encode._model is None
+    encoder.encode(1)
+    assert encoder.loaded == [CARD, CARD]
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     encoder = Encoder(room=2)
     encoder.run = None
