@@ -12,10 +12,11 @@ import torch
 from aozora.config.codec import apply_settings
 from aozora.config.schema import TrainConfig
 from aozora.memory.accounting import UNetFacts
+from aozora.memory.arrangement import layout_of
 from aozora.memory.machine import measure
 from aozora.memory.memory_plan import plan_memory
 from benchmarks.common import GIB, DeviceUsed, full_shapes
-from benchmarks.rig import DEVICE, Rig, layout_of, some_layers
+from benchmarks.rig import DEVICE, Rig, some_layers
 from optimizers.raven_adamw import RavenAdamWRule
 
 SIDES = (768, 1024, 1536)
@@ -48,7 +49,7 @@ def planner_grid() -> dict[str, Any]:
 
             facts = UNetFacts(shapes=shapes, trained=names, rule=RavenAdamWRule())
             first = plan_memory(config(1, streamed), facts, machine)
-            rig = Rig(layout_of(first), names=names)
+            rig = Rig(layout_of(first, shapes), names=names)
             place = "streamed" if streamed else "resident"
             for batch, side in _cases(share, streamed):
                 inputs = rig.inputs(batch, side, side)

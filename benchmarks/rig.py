@@ -15,7 +15,7 @@ from aozora.config.schema import TrainConfig
 from aozora.memory.accounting import UNetFacts
 from aozora.memory.arrangement import Arrangement, Layout, units_of
 from aozora.memory.machine import measure
-from aozora.memory.memory_plan import MemoryPlan, plan_memory
+from aozora.memory.memory_plan import plan_memory
 from aozora.memory.recompute import RecomputePlan
 from aozora.memory.units import is_transformer_block, unit_of
 from aozora.model.attention import use_attention
@@ -46,14 +46,6 @@ def layout(
         **changes,
     )
     return Layout(placement=placement, slots=slots, recompute=recompute or RecomputePlan())
-
-
-def layout_of(plan: MemoryPlan) -> Layout:
-    return Layout(
-        placement=plan.placement(units_of(full_shapes())),
-        slots=plan.slots,
-        recompute=plan.recompute,
-    )
 
 
 def some_layers(share: float) -> list[str]:

@@ -7,7 +7,7 @@ its states it makes one record, which is one copy each way.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -239,8 +239,3 @@ def _bounds(tensors: tuple[TensorPlace, ...], cut: _Cut) -> list[tuple[int, int]
     count = -(-(end - start) // cut.chunk_elements)
     step = padded(-(-(end - start) // count))
     return [(first, min(first + step, end)) for first in range(start, end, step)]
-
-
-def trained_names(units: Collection[Unit]) -> list[str]:
-    """Return the names of all trained tensors."""
-    return [place.name for unit in units for place in unit.tensors]

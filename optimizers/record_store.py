@@ -83,10 +83,6 @@ class RecordStore:
                 moved += record.shape.num_bytes
         return moved
 
-    def names(self) -> list[str]:
-        """Return the names of all parameters, in the order of the units."""
-        return list(self._places)
-
     def master(self, name: str) -> Tensor:
         """Return a copy of the exact float32 weights of a parameter, in host memory."""
         place, unit = self._places[name], self._units[name]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from aozora.memory.memory_plan import MemoryPlan
 from aozora.memory.recompute import Recomputation, RecomputePlan
 from aozora.memory.units import is_transformer_block, unit_of
 from aozora.memory.update_gate import UpdateGate
@@ -36,6 +37,13 @@ class Layout:
     placement: Placement
     slots: int
     recompute: RecomputePlan
+
+
+def layout_of(plan: MemoryPlan, names: Iterable[str]) -> Layout:
+    """Return ``plan`` as `Arrangement` takes it, for a UNet whose parameters have ``names``."""
+    return Layout(
+        placement=plan.placement(units_of(names)), slots=plan.slots, recompute=plan.recompute
+    )
 
 
 class Arrangement:

@@ -9,7 +9,7 @@ import torch
 from aozora.config.schema import TrainConfig
 from aozora.data.dataset import DatasetItem
 from aozora.memory.accounting import GIB, UNetFacts
-from aozora.memory.arrangement import Layout, units_of
+from aozora.memory.arrangement import Layout, layout_of
 from aozora.memory.forecast import beside_torch
 from aozora.memory.machine import Machine, measure
 from aozora.memory.memory_plan import MemoryPlan, limits_of, plan_memory
@@ -57,8 +57,7 @@ def choose_memory(
         machine: What there is; measured if None.
     """
     plan = plan_memory(config, facts, machine or measure(device))
-    placement = plan.placement(units_of(facts.shapes))
-    return plan, Layout(placement=placement, slots=plan.slots, recompute=plan.recompute)
+    return plan, layout_of(plan, facts.shapes)
 
 
 def torch_limit(config: TrainConfig, machine: Machine) -> int:
