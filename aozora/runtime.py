@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -10,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -196,3 +197,31 @@ def let_go_of(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)
+
+
+class _Garbage:
+    """How objects in cycles are searched for; a program with a window has its own way."""
+
+    collect: Callable[[], object] = staticmethod(gc.collect)
+
+
+def collect_garbage() -> None:
+    """Free the objects that only refer to each other, in the thread where that is allowed."""
+    _Garbage.collect()
+
+
+@contextlib.contextmanager
+def garbage_collected_by(collect: Callable[[], object]) -> Iterator[None]:
+    """Let ``collect`` search for garbage, and nothing else: not Python by itself either.
+
+    For a program whose objects must be destroyed in one certain thread, as Qt's must.
+    """
+    before, was_enabled = _Garbage.collect, gc.isenabled()
+    _Garbage.collect = staticmethod(collect)
+    gc.disable()
+    try:
+        yield
+    finally:
+        _Garbage.collect = staticmethod(before)
+        if was_enabled:
+            gc.enable()

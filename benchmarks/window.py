@@ -104,11 +104,13 @@ class Bench:
 
     def __init__(self, points: int) -> None:
         from gui.app import make_application, open_window
+        from gui.collector import GarbageCollector
         from gui.engine.child import ChildEngine
         from gui.preferences import PreferenceKeeper
 
         preferences = PreferenceKeeper()
         self.app = make_application(preferences, [])
+        GarbageCollector(self.app).__enter__()
         self.window = open_window(preferences, [])
         self.window.checker.pause(True)
         self.window.resize(1440, 900)

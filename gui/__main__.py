@@ -71,6 +71,7 @@ def _screenshots(options: argparse.Namespace) -> int:
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
     os.environ["QT_SCALE_FACTOR"] = f"{options.scale:g}"
     from gui.app import make_application
+    from gui.collector import GarbageCollector
     from gui.preferences import PreferenceKeeper
     from gui.shell.screenshots import take_screenshots
     from gui.shell.window import MainWindow
@@ -80,19 +81,20 @@ def _screenshots(options: argparse.Namespace) -> int:
         preferences = PreferenceKeeper(Path(folder, "window.json"))
         app = make_application(preferences, [])
         preferences.change(theme=options.theme)
-        window = MainWindow(preferences)
-        for path in options.paths:
-            window.intake.take(path)
-        written = take_screenshots(
-            window,
-            options.screenshots,
-            width=options.width,
-            height=options.height,
-            run_folder=options.run,
-        )
-        window.checker.stop()
-        window.close()
-        app.processEvents()
+        with GarbageCollector(app):
+            window = MainWindow(preferences)
+            for path in options.paths:
+                window.intake.take(path)
+            written = take_screenshots(
+                window,
+                options.screenshots,
+                width=options.width,
+                height=options.height,
+                run_folder=options.run,
+            )
+            window.checker.stop()
+            window.close()
+            app.processEvents()
     sys.stdout.write("".join(f"{path}\n" for path in written))
     return 0
 

@@ -14,6 +14,7 @@ from PySide6.QtGui import QColor, QIcon, QPainter, QPixmap
 from PySide6.QtWidgets import QApplication
 
 from gui import theme
+from gui.collector import GarbageCollector
 from gui.icons import paint_icon
 from gui.preferences import PreferenceKeeper
 from gui.shell.crash import CrashCatcher, start_log
@@ -81,16 +82,17 @@ def run_application(paths: Sequence[Path]) -> int:
     app = make_application(preferences, [])
     catcher = CrashCatcher(app)
     catcher.install()
-    window = open_window(preferences, paths)
-    catcher.watch(window, window.document.config)
-    single = SingleWindow(app)
-    single.asked.connect(window.intake.take_from_second_start)
-    window.show()
-    code = app.exec()
-    single.close()
-    # Qt's objects go in an order of ours, not in that of the interpreter's end.
-    window.deleteLater()
-    app.processEvents()
+    with GarbageCollector(app):
+        window = open_window(preferences, paths)
+        catcher.watch(window, window.document.config)
+        single = SingleWindow(app)
+        single.asked.connect(window.intake.take_from_second_start)
+        window.show()
+        code = app.exec()
+        single.close()
+        # Qt's objects go in an order of ours, not in that of the interpreter's end.
+        window.deleteLater()
+        app.processEvents()
     if crashes is not None:
         faulthandler.disable()
         crashes.close()

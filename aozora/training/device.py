@@ -11,6 +11,7 @@ import torch
 
 from aozora.config.sections import Device, Precision
 from aozora.errors import ConfigError, OutOfMemory, Problem
+from aozora.runtime import collect_garbage
 
 DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
@@ -119,7 +120,7 @@ def settled_heap() -> Iterator[None]:
     A training step makes enough new objects to set off a search of all objects every few steps; on
     a card that waits for the host it is time lost. What is made from now on is searched as ever.
     """
-    gc.collect()
+    collect_garbage()
     gc.freeze()
     try:
         yield
@@ -129,6 +130,6 @@ def settled_heap() -> Iterator[None]:
 
 def release_memory(device: torch.device) -> None:
     """Give back what is no longer used, so that it is free for others."""
-    gc.collect()
+    collect_garbage()
     if device.type == "cuda":
         torch.cuda.empty_cache()

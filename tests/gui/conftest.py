@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,30 @@ import pytest
 from aozora import api
 from aozora.config.codec import apply_settings
 from aozora.config.schema import TrainConfig
+from gui.collector import GarbageCollector
+
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Destroy what a test left behind in the tests' own thread, as the program does."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        if nextitem is not None and nextitem.path == item.path:
+            gc.collect(1)
+        else:
+            gc.collect()
+            gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def collector(qapp):
+    """Give the program's own collector, whose turn comes whenever a test runs the event loop."""
+    with GarbageCollector() as made:
+        yield made
 
 
 @dataclass(frozen=True)
