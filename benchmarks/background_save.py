@@ -36,9 +36,10 @@ def checksums(rig: Rig) -> list[int]:
 
 def write(snapshot: Snapshot, path: Path) -> FileSum:
     with path.open("wb") as file:
-        writer = StateWriter(file, {"weights": snapshot.weights, "optimizer": snapshot.optimizer})
-        snapshot.write(writer)
-        return writer.finish()
+        state = {"weights": snapshot.weights, "optimizer": snapshot.optimizer}
+        with StateWriter(file, state) as writer:
+            snapshot.write(writer)
+            return writer.finish()
 
 
 def measure(rig: Rig, spare_bytes: int, path: Path) -> dict[str, Any]:

@@ -191,9 +191,9 @@ class Saver:
         record, step = self._record, state["step"]
 
         def write_state(file: BinaryIO) -> FileSum:
-            writer = StateWriter(file, state)
-            snapshot.write(writer)
-            return writer.finish()
+            with StateWriter(file, state) as writer:
+                snapshot.write(writer)
+                return writer.finish()
 
         saved = save_checkpoint(
             record.checkpoints,

@@ -24,10 +24,17 @@ from aozora.training.spare_memory import SpareBlock, SpareMemory
 from aozora.training.state_writer import Slot, StateWriter
 from optimizers.engine import Engine
 from optimizers.records import Record
+from optimizers.ring import aligned
 from optimizers.streamed import StreamedOptimizer
 
 T = TypeVar("T")
 _Tensors = deque[tuple[Slot, Tensor]]
+Stage = Callable[[list[Tensor]], list[Tensor]]
+"""Brings tensors to the host, where they stay until it is called again."""
+
+# So much at once keeps all threads of the writer busy, and needs this much memory for what is on
+# the device.
+_GROUP_BYTES = 64 * 2**20
 
 
 class AbandonedError(Exception):
@@ -61,7 +68,7 @@ class Snapshot:
         engine: Engine,
         optimizer: StreamedOptimizer,
         spare: SpareMemory,
-        stage: Callable[[Tensor], Tensor],
+        stage: Stage,
     ) -> None:
         self._spare = spare
         self._stage = stage
@@ -123,11 +130,15 @@ class Snapshot:
             self.close()
 
     def _write(self, writer: StateWriter, tensors: _Tensors) -> None:
-        # One after the other is let go of: they may be all that keeps memory of a device alive.
+        # One group after the other is let go of: they may be all that keeps memory of a device.
         while tensors:
             self.refuse_abandoned()
-            slot, values = tensors.popleft()
-            writer.write(slot, self._stage(values.detach()))
+            group = [tensors.popleft()]
+            num_bytes = group[0][0].num_bytes
+            while tensors and (num_bytes := num_bytes + tensors[0][0].num_bytes) <= _GROUP_BYTES:
+                group.append(tensors.popleft())
+            staged = self._stage([values.detach() for _, values in group])
+            writer.write([(slot, values) for (slot, _), values in zip(group, staged, strict=True)])
 
     def _in_order(self, parts: dict[T, _Tensors]) -> Iterator[T]:
         """Return what the optimizer comes to first, first."""
@@ -234,28 +245,32 @@ class Snapshots:
             snapshot.before_record(record)
 
 
-def _stage_for(device: torch.device) -> Callable[[Tensor], Tensor]:
-    return _Stage(device) if device.type == "cuda" else _as_it_is
+def _stage_for(device: torch.device) -> Stage:
+    return _CudaStage(device) if device.type == "cuda" else _as_they_are
 
 
-def _as_it_is(values: Tensor) -> Tensor:
-    return values
+def _as_they_are(tensors: list[Tensor]) -> list[Tensor]:
+    return tensors
 
 
-class _Stage:
-    """Brings tensors to the host on a stream of its own; each replaces the one before."""
+class _CudaStage:
+    """Brings tensors to the host on a stream of its own; each call replaces what came before."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._memory = torch.empty(0, dtype=torch.uint8)
 
-    def __call__(self, values: Tensor) -> Tensor:
-        if not values.is_cuda:
-            return values
-        if self._memory.numel() < values.nbytes:
-            self._memory = torch.empty(values.nbytes, dtype=torch.uint8, pin_memory=True)
-        staged = self._memory[: values.nbytes].view(values.dtype).view(values.shape)
+    def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
+        sizes = [aligned(values.nbytes) if values.is_cuda else 0 for values in tensors]
+        if self._memory.numel() < sum(sizes):
+            self._memory = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=True)
+        staged, start = [], 0
         with torch.cuda.stream(self._stream):
-            staged.copy_(values, non_blocking=True)
+            for values, size in zip(tensors, sizes, strict=True):
+                if size:
+                    memory = self._memory[start : start + values.nbytes]
+                    place = memory.view(values.dtype).view(values.shape)
+                    values, start = place.copy_(values, non_blocking=True), start + size
+                staged.append(values)
         self._stream.synchronize()
         return staged

@@ -9,15 +9,17 @@ import io
 import pickle
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from aozora.model.tensor_file import bytes_of
+from aozora.training.parallel_file import ParallelFile
 from aozora.training.state_file import STORAGES, strides_of
 from aozora.training.zip_stream import FileSum, ZipStream
 
@@ -81,10 +83,10 @@ class _Pickler(pickle.Pickler):
 
 
 class StateWriter:
-    """A state file that is being written.
+    """A state file that is being written. To be left by its ``with`` block before the file is.
 
     Args:
-        file: Where it goes; the name of the file is not in it.
+        file: Where it goes, opened by its path; the name of the file is not in it.
         state: Plain values with a slot for every tensor.
 
     Raises:
@@ -98,25 +100,38 @@ class StateWriter:
         pickler = _Pickler(raw)
         pickler.dump(dict(state))
         self._missing = pickler.keys
-        self._zip = ZipStream(file)
-        self._add("data.pkl", raw.getvalue())
-        self._add("byteorder", sys.byteorder.encode())
+        self._file = ParallelFile(file)
+        self._zip = ZipStream(self._file)
+        self._add([("data.pkl", raw.getvalue()), ("byteorder", sys.byteorder.encode())])
 
-    def write(self, slot: Slot, tensor: Tensor) -> None:
-        """Write the tensor of a slot, in any order of slots, each once.
+    def __enter__(self) -> StateWriter:
+        """Return itself."""
+        return self
 
-        Args:
-            slot: One of those in the state.
-            tensor: In host memory.
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+
+    def write(self, tensors: Sequence[tuple[Slot, Tensor]]) -> None:
+        """Write the tensors of some slots, in any order of slots, each once.
+
+        They are in host memory, and may change when this returns. Many at once are faster.
 
         Raises:
-            KeyError: if the slot is not in the state, or has been written.
-            ValueError: if the tensor is not what the slot says.
-            OSError: if it cannot be written.
+            KeyError: if a slot is not in the state, or has been written.
+            ValueError: if a tensor is not what its slot says.
+            OSError: if they cannot be written.
         """
-        if tensor.dtype != slot.dtype or tuple(tensor.shape) != slot.shape:
-            raise ValueError(f"{tuple(tensor.shape)} {tensor.dtype} is not what {slot} stands for")
-        self._add(f"data/{self._missing.pop(slot)}", bytes_of(tensor.contiguous()))
+        entries = []
+        for slot, tensor in tensors:
+            if tensor.dtype != slot.dtype or tuple(tensor.shape) != slot.shape:
+                raise ValueError(f"{tuple(tensor.shape)} {tensor.dtype} is not what {slot} is for")
+            entries.append((f"data/{self._missing.pop(slot)}", bytes_of(tensor.contiguous())))
+        self._add(entries)
 
     def finish(self) -> FileSum:
         """Write what comes last.
@@ -127,11 +142,11 @@ class StateWriter:
         """
         if self._missing:
             raise ValueError(f"{len(self._missing)} tensors of the state were not written")
-        self._add("version", _ARCHIVE_VERSION)
+        self._add([("version", _ARCHIVE_VERSION)])
         return self._zip.finish()
 
-    def _add(self, name: str, data: bytes | memoryview) -> None:
-        self._zip.add(f"{_FOLDER}/{name}", data)
+    def _add(self, entries: Sequence[tuple[str, bytes | memoryview]]) -> None:
+        self._zip.add([(f"{_FOLDER}/{name}", data) for name, data in entries])
 
 
 def write_state(file: BinaryIO, state: Mapping[str, Any]) -> FileSum:
@@ -151,10 +166,10 @@ def write_state(file: BinaryIO, state: Mapping[str, Any]) -> FileSum:
             return {key: take(item) for key, item in value.items()}
         return type(value)(map(take, value)) if isinstance(value, list | tuple) else value
 
-    writer = StateWriter(file, take(state))
-    for slot, tensor in tensors:
-        writer.write(slot, tensor.detach().cpu())
-    return writer.finish()
+    with StateWriter(file, take(state)) as writer:
+        for slot, tensor in tensors:
+            writer.write([(slot, tensor.detach().cpu())])
+        return writer.finish()
 
 
 _PLAIN: tuple[type, ...] = (str, int, float, bool, type(None), Slot)

@@ -1,8 +1,8 @@
-"""Writing a zip archive from its first byte to its last, without ever going back.
+"""Writing a zip archive whose checksum is known when its last byte is written.
 
-torch's own writer and `zipfile` go back to fill in checksums, and need all data of an archive, or
-at least its file, to themselves. Here every entry is complete when the next begins, so the checksum
-of the whole file is known when its last byte is written and nothing has to be read again.
+torch's own writer and `zipfile` sum in one thread, and the whole file would have to be read again
+for its own checksum. Here several threads write and sum the parts of several entries at once;
+checksums of parts are joined to those of entries and of the file.
 
 Entries are stored uncompressed (PKWARE APPNOTE 4.4; ZIP64 where an offset needs it, 4.5.3), and
 their data begin at multiples of 64 bytes as in files of `torch.save`, so that they can be mapped.
@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+
+from aozora.training.parallel_file import ParallelFile
 
 _ALIGNMENT = 64
-_SUMMED_AT_ONCE = 8 * 2**20
-_THREADS = 4
 _PADDING_ID = 0x4246  # what torch uses for the same purpose
 _LARGEST_32 = 0xFFFFFFFF
 _LARGEST_16 = 0xFFFF
@@ -59,49 +58,43 @@ class ZipStream:
     """An archive that is being written.
 
     Args:
-        file: Where it goes; written in order only.
+        file: Where it goes; empty so far.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: ParallelFile) -> None:
         self._file = file
         self._entries: list[_Entry] = []
         self._position = 0
         self._crc32 = 0
-        # zlib sums a gigabyte a second and lets other threads run meanwhile; disks are faster.
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="crc32")
 
-    def add(self, name: str, data: bytes | memoryview) -> None:
-        """Write an entry.
+    def add(self, entries: Sequence[tuple[str, bytes | memoryview]]) -> None:
+        """Write entries, each a name and its data, and return when they are written.
 
         Raises:
-            ValueError: if it holds 4 GiB or more.
-            OSError: if it cannot be written.
+            ValueError: if one holds 4 GiB or more.
+            OSError: if they cannot be written.
         """
-        if len(data) >= _LARGEST_32:
-            raise ValueError(f"{name}: {len(data)} bytes do not fit an entry")
-        entry = _Entry(name.encode(), self._sum(data), len(data), self._position)
-        room = -(self._position + _LOCAL.size + len(entry.name) + 4) % _ALIGNMENT
-        extra = struct.pack("<HH", _PADDING_ID, room) + bytes(room)
-        times = (0, _DOS_DATE)
-        sizes = (entry.crc32, entry.num_bytes, entry.num_bytes)
-        lengths = (len(entry.name), len(extra))
-        head = _LOCAL.pack(b"PK\x03\x04", _VERSION, 0, 0, *times, *sizes, *lengths)
-        self._write(head + entry.name + extra)
-        self._file.write(data)
-        self._crc32 = join_crc32(self._crc32, entry.crc32, len(data))
-        self._position += len(data)
-        self._entries.append(entry)
-
-    def _sum(self, data: bytes | memoryview) -> int:
-        """Return the CRC of ``data``; of a large one, parts are summed by several threads."""
-        if len(data) < _SUMMED_AT_ONCE:
-            return zlib.crc32(data)
-        size = -(-len(data) // _THREADS)
-        parts = [memoryview(data)[first : first + size] for first in range(0, len(data), size)]
-        total = 0
-        for part, crc32 in zip(parts, self._threads.map(zlib.crc32, parts), strict=True):
-            total = join_crc32(total, crc32, len(part))
-        return total
+        places, runs, position = [], [], self._position
+        for name, data in entries:
+            if len(data) >= _LARGEST_32:
+                raise ValueError(f"{name}: {len(data)} bytes do not fit an entry")
+            encoded = name.encode()
+            room = -(position + _LOCAL.size + len(encoded) + 4) % _ALIGNMENT
+            start = position + _LOCAL.size + len(encoded) + 4 + room
+            places.append((encoded, position, room))
+            runs.append((start, memoryview(data)))
+            position = start + len(data)
+        sums = self._file.write(runs)
+        for (encoded, offset, room), (_, data), parts in zip(places, runs, sums, strict=True):
+            crc32 = 0
+            for part_crc32, num_bytes in parts:
+                crc32 = join_crc32(crc32, part_crc32, num_bytes)
+            entry = _Entry(encoded, crc32, len(data), offset)
+            extra = struct.pack("<HH", _PADDING_ID, room) + bytes(room)
+            self._write(_local(entry, len(extra)) + encoded + extra)
+            self._crc32 = join_crc32(self._crc32, crc32, len(data))
+            self._position += len(data)
+            self._entries.append(entry)
 
     def finish(self) -> FileSum:
         """Write the table of contents; return what was written in all."""
@@ -123,7 +116,6 @@ class ZipStream:
                 0,
             )
         )
-        self._threads.shutdown()
         return FileSum(self._position, self._crc32)
 
     def _write_end64(self, start: int, size: int, count: int) -> None:
@@ -136,9 +128,16 @@ class ZipStream:
         self._write(_LOCATOR.pack(b"PK\x06\x07", 0, where, 1))
 
     def _write(self, data: bytes) -> None:
-        self._file.write(data)
+        self._file.write_small(self._position, data)
         self._crc32 = zlib.crc32(data, self._crc32)
         self._position += len(data)
+
+
+def _local(entry: _Entry, extra_bytes: int) -> bytes:
+    times = (0, _DOS_DATE)
+    sizes = (entry.crc32, entry.num_bytes, entry.num_bytes)
+    lengths = (len(entry.name), extra_bytes)
+    return _LOCAL.pack(b"PK\x03\x04", _VERSION, 0, 0, *times, *sizes, *lengths)
 
 
 def _central(entry: _Entry) -> bytes:

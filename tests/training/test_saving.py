@@ -92,9 +92,9 @@ def slow(monkeypatch):
     gate = threading.Event()
 
     class GatedWriter(StateWriter):
-        def write(self, slot, tensor):
+        def write(self, tensors):
             assert gate.wait(30)
-            super().write(slot, tensor)
+            super().write(tensors)
 
     monkeypatch.setattr(saving, "StateWriter", GatedWriter)
     return gate
@@ -240,10 +240,10 @@ def test_an_interrupt_gives_the_save_up_at_once(tmp_path, monkeypatch):
     begun = threading.Event()
 
     class SlowWriter(StateWriter):
-        def write(self, slot, tensor):
+        def write(self, tensors):
             begun.set()
             time.sleep(0.05)
-            super().write(slot, tensor)
+            super().write(tensors)
 
     monkeypatch.setattr(saving, "StateWriter", SlowWriter)
 
@@ -284,10 +284,9 @@ KILLED = """
     saved.saver.save()
     saved.saver.wait()
     class SlowWriter(StateWriter):
-        def write(self, slot, tensor):
-            super().write(slot, tensor)
-            self._zip._file.flush()
-            time.sleep(0.01)
+        def write(self, tensors):
+            super().write(tensors)
+            time.sleep(0.01 * len(tensors))
     saving.StateWriter = SlowWriter
     saved.step()
     saved.saver.save()

@@ -85,9 +85,9 @@ class Run:
     def write(self, snapshot, path, writer_type=StateWriter, **arguments):
         with path.open("wb") as file:
             state = {"weights": snapshot.weights, "optimizer": snapshot.optimizer}
-            writer = writer_type(file, state, **arguments)
-            snapshot.write(writer)
-            writer.finish()
+            with writer_type(file, state, **arguments) as writer:
+                snapshot.write(writer)
+                writer.finish()
 
 
 class PacedWriter(StateWriter):
@@ -97,9 +97,10 @@ class PacedWriter(StateWriter):
         super().__init__(file, state)
         self.pace = pace
 
-    def write(self, slot, tensor):
-        assert self.pace.acquire(timeout=30)
-        super().write(slot, tensor)
+    def write(self, tensors):
+        for _ in tensors:
+            assert self.pace.acquire(timeout=30)
+        super().write(tensors)
 
 
 def loaded(path):
@@ -270,8 +271,8 @@ def test_updates_during_backward_meet_the_writer_in_their_own_order():
     order = []
 
     class Recorder:
-        def write(self, slot, tensor):
-            order.append(slot)
+        def write(self, tensors):
+            order.extend(slot for slot, _ in tensors)
 
     expected = [snapshot.weights["c.out.weight"], snapshot.weights["b.0.weight"]]
     last = snapshot.optimizer["state"]["c.out.weight"]["exp_avg"][-1]
@@ -289,13 +290,13 @@ def test_after_a_failed_write_the_optimizer_goes_on(tmp_path, fails):
     class Failing(StateWriter):
         count = 0
 
-        def write(self, slot, tensor):
-            self.count += 1
-            if self.count == 20 and fails == "disk full":
+        def write(self, tensors):
+            self.count += len(tensors)
+            if self.count >= 20 and fails == "disk full":
                 raise OSError(28, "No space left on device")
-            if self.count == 20:
+            if self.count >= 20:
                 snapshot.abandon()
-            super().write(slot, tensor)
+            super().write(tensors)
 
     join = in_thread(lambda: run.write(snapshot, tmp_path / "a.pt", Failing))
     for _ in range(2):

@@ -96,9 +96,9 @@ def test_what_is_written_during_three_steps_is_the_state_before_them(tmp_path, a
             try:
                 with path.open("wb") as file:
                     state = {"w": snapshot.weights, "o": snapshot.optimizer}
-                    writer = StateWriter(file, state)
-                    snapshot.write(writer)
-                    writer.finish()
+                    with StateWriter(file, state) as writer:
+                        snapshot.write(writer)
+                        writer.finish()
             except BaseException as error:  # noqa: BLE001 - told to the test's own thread
                 errors.append(error)
 

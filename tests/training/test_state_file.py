@@ -130,33 +130,32 @@ def test_tensors_begin_where_they_can_be_mapped(tmp_path):
 def test_tensors_may_come_in_any_order(tmp_path):
     a, b = Slot(torch.float32, (2,)), Slot(torch.int16, (3,))
     path = tmp_path / "a.pt"
-    with path.open("wb") as file:
-        writer = StateWriter(file, {"a": a, "list": [b]})
-        writer.write(b, torch.tensor([7, 8, 9], dtype=torch.int16))
-        writer.write(a, torch.tensor([1.0, 2.0]))
+    with path.open("wb") as file, StateWriter(file, {"a": a, "list": [b]}) as writer:
+        writer.write([(b, torch.tensor([7, 8, 9], dtype=torch.int16))])
+        writer.write([(a, torch.tensor([1.0, 2.0]))])
         writer.finish()
     state = torch.load(path, weights_only=True)
     assert state["a"].tolist() == [1.0, 2.0]
     assert state["list"][0].tolist() == [7, 8, 9]
 
 
-def test_a_state_with_a_tensor_missing_or_wrong_is_not_finished():
+def test_a_state_with_a_tensor_missing_or_wrong_is_not_finished(tmp_path):
     slot = Slot(torch.float32, (2,))
-    writer = StateWriter(io.BytesIO(), {"a": slot})
-    with pytest.raises(ValueError, match="1 tensors of the state were not written"):
-        writer.finish()
-    for wrong in (torch.zeros(2, dtype=torch.float16), torch.zeros(3)):
-        with pytest.raises(ValueError, match="is not what"):
-            writer.write(slot, wrong)
-    writer.write(slot, torch.zeros(2))
-    with pytest.raises(KeyError):
-        writer.write(slot, torch.zeros(2))
+    with (tmp_path / "a.pt").open("wb") as file, StateWriter(file, {"a": slot}) as writer:
+        with pytest.raises(ValueError, match="1 tensors of the state were not written"):
+            writer.finish()
+        for wrong in (torch.zeros(2, dtype=torch.float16), torch.zeros(3)):
+            with pytest.raises(ValueError, match="is not what"):
+                writer.write([(slot, wrong)])
+        writer.write([(slot, torch.zeros(2))])
+        with pytest.raises(KeyError):
+            writer.write([(slot, torch.zeros(2))])
 
 
 @pytest.mark.parametrize("strange", [{1, 2}, b"bytes", os, torch.float32, 1j], ids=repr)
-def test_only_plain_values_can_be_written(strange):
+def test_only_plain_values_can_be_written(tmp_path, strange):
     with pytest.raises(ValueError, match=r"state\['config'\]\[0\] is a"):
-        write_state(io.BytesIO(), {"config": [strange]})
+        write(tmp_path / "a.pt", {"config": [strange]})
 
 
 def test_reading_into_given_memory(tmp_path):
