@@ -19,7 +19,7 @@ from benchmarks.common import GIB, DeviceUsed, fill_randomly, full_unet_config
 Step = Callable[[list[nn.Parameter]], None]
 
 
-def _unet() -> Any:
+def made_unet() -> Any:
     from aozora.model.building import empty_unet
 
     unet: Any = empty_unet(full_unet_config())
@@ -29,7 +29,7 @@ def _unet() -> Any:
     return unet.train()
 
 
-def _inputs() -> dict[str, Tensor]:
+def made_inputs() -> dict[str, Tensor]:
     return {
         "latents": torch.randn(1, 4, 128, 128, device="cuda").bfloat16(),
         "target": torch.randn(1, 4, 128, 128, device="cuda"),
@@ -39,7 +39,7 @@ def _inputs() -> dict[str, Tensor]:
     }
 
 
-def _backward(unet: Any, inputs: dict[str, Tensor], micro_steps: int) -> None:
+def backward(unet: Any, inputs: dict[str, Tensor], micro_steps: int) -> None:
     (predicted,) = unet(
         inputs["latents"],
         torch.tensor([500], device="cuda"),
@@ -99,7 +99,7 @@ def adafactor_in_backward() -> dict[str, Any]:
     from transformers.optimization import Adafactor
 
     with DeviceUsed() as used:
-        unet = _unet()
+        unet = made_unet()
         optimizers: dict[Tensor, Any] = {}
         for parameter in unet.parameters():
             optimizers[parameter] = Adafactor(
@@ -112,8 +112,8 @@ def adafactor_in_backward() -> dict[str, Any]:
 
         for parameter in unet.parameters():
             parameter.register_post_accumulate_grad_hook(step)
-        inputs = _inputs()
-        return _timed(lambda: _backward(unet, inputs, 1), used, 5)
+        inputs = made_inputs()
+        return _timed(lambda: backward(unet, inputs, 1), used, 5)
 
 
 def torchao_offload(micro_steps: int) -> dict[str, Any]:
@@ -151,15 +151,15 @@ def bitsandbytes_adamw8bit(micro_steps: int) -> dict[str, Any]:
 
 def _measure(step: Step, micro_steps: int, prepare: Step | None = None) -> dict[str, Any]:
     with DeviceUsed() as used:
-        unet = _unet()
+        unet = made_unet()
         parameters = list(unet.parameters())
         if prepare:
             prepare(parameters)
-        inputs = _inputs()
+        inputs = made_inputs()
 
         def whole() -> None:
             for _ in range(micro_steps):
-                _backward(unet, inputs, micro_steps)
+                backward(unet, inputs, micro_steps)
             step(parameters)
 
         return _timed(whole, used, 3 if micro_steps > 1 else 4)

@@ -10,14 +10,15 @@ and float32 weights go, over the norm of the way there. Gradients come from two 
 * ``network``: the gradients of a small UNet with cross-attention on its way down from random
   weights, predicting noise.
 
-Runs on a CPU in a quarter of an hour.
+Runs on a CPU in a quarter of an hour. With ``--full-size``, on a card with about 80 GB, gradients
+are those of the full UNet at 1024 px: of every tensor the first 131,072 elements are followed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,6 @@ from optimizers.velo_rms import VeloRMSRule
 
 LR = 1e-6
 MARKS = (200, 2000)
-CPU = torch.device("cpu")
 _ADAMW = RavenAdamWRule(weight_decay=0.0)
 RULES: dict[str, UpdateRule] = {
     "raven_adamw": _ADAMW,
@@ -54,14 +54,16 @@ class Kept:
     """bfloat16 weights with their low bits, and states in the formats of ``moments``."""
 
     def __init__(self, rule: UpdateRule, moments: Moments, weights: Tensor) -> None:
-        self.update = EagerUpdate(rule, CPU, weights.numel())
+        device = weights.device
+        self.update = EagerUpdate(rule, device, weights.numel())
         self.weight, self.low = split_fp32(weights)
         self.planes = {}
-        self.magnitude = torch.zeros(())
+        self.magnitude = torch.zeros((), device=device)
         num = weights.numel()
         for name, state_format in rule.formats(moments).items():
-            values = torch.zeros(num, dtype=STORAGE_DTYPES[state_format])
-            scales = torch.zeros(num // QUANT_BLOCK) if state_format in BLOCK_FORMATS else None
+            values = torch.zeros(num, dtype=STORAGE_DTYPES[state_format], device=device)
+            is_block = state_format in BLOCK_FORMATS
+            scales = torch.zeros(num // QUANT_BLOCK, device=device) if is_block else None
             self.planes[name] = StatePlane(values, scales, state_format)
 
     def exact(self) -> Tensor:
@@ -76,7 +78,8 @@ class Kept:
 
     def step(self, gradient: Tensor, t: int) -> None:
         keys = {name: noise_key(0, t, name, "weights") for name in self.planes}
-        scalars = StepScalars(lr=LR, t=t, gradient_scale=torch.ones(()), noise_keys=keys)
+        scale = torch.ones((), device=gradient.device)
+        scalars = StepScalars(lr=LR, t=t, gradient_scale=scale, noise_keys=keys)
         chunk = Chunk(
             weight=self.weight, master=self.low, gradient=gradient, states=self.planes, start=0
         )
@@ -129,6 +132,16 @@ def heavy_tailed(num: int = 1 << 15) -> tuple[Tensor, Iterator[Tensor]]:
     return 0.02 * normal(num), gradients()
 
 
+def flat(tensors: Iterable[Tensor], most_of_a_tensor: int) -> Tensor:
+    """Return the beginning of every tensor, each padded to whole blocks, as one in float32."""
+    parts = []
+    for tensor in tensors:
+        kept = tensor.detach().reshape(-1)[:most_of_a_tensor].float()
+        padding = -kept.numel() % QUANT_BLOCK
+        parts.append(torch.nn.functional.pad(kept, (0, padding)))
+    return torch.cat(parts)
+
+
 def network(most_of_a_tensor: int = 1024) -> tuple[Tensor, Iterator[Tensor]]:
     """Return weights and gradients of the beginning of every tensor of a small UNet."""
     from diffusers import UNet2DConditionModel
@@ -147,14 +160,6 @@ def network(most_of_a_tensor: int = 1024) -> tuple[Tensor, Iterator[Tensor]]:
     parameters = list(unet.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-4)
 
-    def flat(tensors: list[Tensor]) -> Tensor:
-        parts = []
-        for tensor in tensors:
-            kept = tensor.detach().reshape(-1)[:most_of_a_tensor]
-            padding = -kept.numel() % QUANT_BLOCK
-            parts.append(torch.nn.functional.pad(kept, (0, padding)))
-        return torch.cat(parts)
-
     def gradients() -> Iterator[Tensor]:
         prompts = torch.randn(8, 4, 32)
         pictures = torch.nn.functional.interpolate(torch.randn(8, 4, 4, 4), 16, mode="bicubic")
@@ -166,17 +171,41 @@ def network(most_of_a_tensor: int = 1024) -> tuple[Tensor, Iterator[Tensor]]:
             predicted = unet(noisy, (level * 999).long(), prompts[chosen]).sample
             optimizer.zero_grad()
             (predicted - noise).square().mean().backward()
-            yield flat([parameter.grad for parameter in parameters])
+            yield flat([parameter.grad for parameter in parameters], most_of_a_tensor)
             optimizer.step()
 
-    return flat(parameters), gradients()
+    return flat(parameters, most_of_a_tensor), gradients()
 
 
-def measure(weights: Tensor, gradients: Iterator[Tensor], steps: int) -> dict[str, Any]:
+def full_size(most_of_a_tensor: int = 1 << 17) -> tuple[Tensor, Iterator[Tensor]]:
+    """Return the same of the full UNet, which learns four noisy latents meanwhile, in bfloat16."""
+    from benchmarks.memory_baselines import backward, made_inputs, made_unet
+
+    torch.manual_seed(0)
+    unet = made_unet()
+    parameters = list(unet.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
+    inputs = [made_inputs() for _ in range(4)]
+
+    def gradients() -> Iterator[Tensor]:
+        step = 0
+        while True:
+            optimizer.zero_grad()
+            backward(unet, inputs[step % len(inputs)], 1)
+            yield flat([parameter.grad for parameter in parameters], most_of_a_tensor)
+            optimizer.step()
+            step += 1
+
+    return flat(parameters, most_of_a_tensor), gradients()
+
+
+def measure(
+    weights: Tensor, gradients: Iterator[Tensor], steps: int, kinds: Sequence[str] = tuple(RULES)
+) -> dict[str, Any]:
     """Return what became of every profile."""
     runs: dict[str, Kept | Plain] = {
-        f"{kind} {moments}": Kept(rule, moments, weights)
-        for kind, rule in RULES.items()
+        f"{kind} {moments}": Kept(RULES[kind], moments, weights)
+        for kind in kinds
         for moments in MOMENTS
     }
     runs["bfloat16 weights, AdamW"] = Plain(weights, narrow_moments=False)
@@ -223,15 +252,20 @@ def show(source: str, table: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=max(MARKS))
+    parser.add_argument("--full-size", action="store_true", help="200 steps of the full UNet")
     parser.add_argument("--out", type=Path, help="where to write the tables as JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tables = {}
-    for source in (heavy_tailed, network):
-        tables[source.__name__] = measure(*source(), options.steps)
-        show(source.__name__, tables[source.__name__])
+    tables, steps = {}, min(options.steps, MARKS[0]) if options.full_size else options.steps
+    if options.full_size:
+        tables["full_size"] = measure(*full_size(), steps, ["raven_adamw"])
+        show("full_size", tables["full_size"])
+    else:
+        for source in (heavy_tailed, network):
+            tables[source.__name__] = measure(*source(), steps)
+            show(source.__name__, tables[source.__name__])
     if options.out is not None:
-        report = {"torch": torch.__version__, "steps": options.steps, "lr": LR, "tables": tables}
+        report = {"torch": torch.__version__, "steps": steps, "lr": LR, "tables": tables}
         options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
