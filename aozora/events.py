@@ -33,7 +33,8 @@ class RunPlanned:
     """Everything is loaded and counted; training is about to begin.
 
     Attributes:
-        ticket_counts: Samples of this run per bar of the timestep distribution.
+        ticket_counts: Samples of the whole run, those before a resume included, per bar of the
+            timestep distribution.
         parameter_bytes: Bytes of the model's weights, wherever they live.
         state_bytes: Bytes of optimizer states, wherever they live.
         memory: What lives where, in a sentence.

@@ -18,6 +18,7 @@ from aozora.config.choices.predictions import AutoPrediction, Epsilon, Flow, VPr
 from aozora.config.choices.weightings import MinSnr, NoWeighting
 from aozora.config.fields import setting
 from aozora.config.lr_schedule import LrSchedule
+from aozora.config.ticket_segments import OnResume
 
 Attention = Literal["auto", "sdpa", "flash", "xformers"]
 Precision = Literal["bf16", "fp32", "fp16"]
@@ -274,6 +275,13 @@ class TimestepsSection:
         label="Order of draws",
         help="Stratified spreads every bar evenly over the run; shuffled leaves it to chance.",
         value_labels=(("shuffled", "Shuffled"), ("stratified", "Stratified")),
+    )
+    on_resume: OnResume = setting(
+        "rebuild",
+        label="On resuming",
+        help="What a run draws that is resumed with another pool or length: new tickets for the"
+        " samples left, or first the tickets left of the pool it had.",
+        value_labels=(("rebuild", "New tickets"), ("finish", "Finish the old pool first")),
     )
     minimum: int = setting(
         0,

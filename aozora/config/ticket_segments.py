@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from aozora.config.ticket_pool import TicketPool
+import numpy as np
+
+from aozora.config.ticket_pool import TIMESTEPS, TicketPool, Tickets
+
+OnResume = Literal["rebuild", "finish"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class SegmentedPool:
 
     @property
     def total(self) -> int:
-        """Samples of the whole run."""
+        """Samples there are tickets for; a run that was cut short draws fewer."""
         return self.segments[-1].first_sample + self.segments[-1].total
 
     def timestep(self, sample: int) -> int:
@@ -65,26 +69,62 @@ class SegmentedPool:
             raise ValueError(f"sample {sample} lies in a gap between ticket segments")
         return int(segment.pool.draw_all(segment.total, segment.first_sample)[place])
 
-    def rebuilt(self, drawn: int, total: int, pool: TicketPool) -> SegmentedPool:
-        """Return the tickets of the run after it was resumed with other settings.
+    def counts(self, bins: int, samples: int) -> tuple[int, ...]:
+        """Return how many of the run's first ``samples`` tickets fall into each of ``bins``.
 
-        What was drawn stays as it was; the rest comes from a pool made for the samples left.
-        Nothing changes when the settings are those the run has already.
+        Raises:
+            ValueError: if there are not as many tickets.
+        """
+        if not 0 <= samples <= self.total:
+            raise ValueError(f"{samples} samples are more than the {self.total} there are")
+        ends = [segment.first_sample for segment in self.segments[1:]] + [samples]
+        parts: list[Tickets] = [
+            s.pool.draw_all(s.total, s.first_sample)[: max(0, min(end, samples) - s.first_sample)]
+            for s, end in zip(self.segments, ends, strict=True)
+        ]
+        bars = np.concatenate(parts).astype(np.int64) * bins // TIMESTEPS
+        return tuple(np.bincount(bars, minlength=bins).tolist())
+
+    def resumed(
+        self, drawn: int, total: int, pool: TicketPool, on_resume: OnResume
+    ) -> SegmentedPool:
+        """Return the tickets of the run after it was resumed, maybe with other settings.
+
+        What was drawn stays as it was, and nothing changes when the settings are those the run has
+        already. So it does not matter how often, or from which of its states, a run is resumed.
 
         Args:
             drawn: Samples drawn so far.
             total: Samples of the whole run as it is now planned.
             pool: The pool as it is now set.
+            on_resume: Where the tickets of the samples left come from when pool or length are
+                others: ``rebuild`` makes a pool for just these samples, ``finish`` first draws the
+                pool that was begun to its end and makes one for what is left then.
 
         Raises:
             ValueError: if more was drawn than the run now has.
         """
         if not 0 <= drawn <= total:
             raise ValueError(f"{drawn} samples were drawn of a run that now has {total}")
-        if drawn == total or (self.total == total and self.segments[-1].pool == pool):
+        if drawn == total:
             return self
-        kept = tuple(s for s in self.segments if s.first_sample < drawn)
-        return SegmentedPool((*kept, TicketSegment(drawn, total - drawn, pool)))
+        # A pool that was planned to come later, but has not begun, binds nobody.
+        begun = tuple(s for s in self.segments if s.first_sample < drawn)
+        if not begun:
+            return SegmentedPool.of(pool, total)
+        end = begun[-1].first_sample + begun[-1].total
+        if on_resume == "rebuild":
+            is_same = end == total and begun[-1].pool == pool
+            start = total if is_same else drawn
+        else:
+            start = min(end, total)
+        rest = (TicketSegment(start, total - start, pool),) if start < total else ()
+        return SegmentedPool((*begun, *rest))
+
+    def left_of_begun(self, drawn: int, total: int) -> int:
+        """Return how many tickets after ``drawn`` ones come from a pool that was begun before."""
+        later = [s.first_sample for s in self.segments if s.first_sample >= drawn]
+        return min([total, *later]) - drawn
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the segments as plain values."""

@@ -297,7 +297,14 @@ class _Run:
                 " this run",
                 "raise training.steps (or training.epochs) to go on",
             )
-        return saved.rebuilt(self._position.samples, total_samples, pool)
+        drawn = self._position.samples
+        tickets = saved.resumed(drawn, total_samples, pool, self._config.timesteps.on_resume)
+        if tickets != saved:
+            old = tickets.left_of_begun(drawn, total_samples)
+            new = total_samples - drawn - old
+            text = f"timestep tickets: {old} left of the pool the run had, then {new} of a new one"
+            self._record.emit(Warned(text=text))
+        return tickets
 
     def _report_plan(
         self,
@@ -312,7 +319,7 @@ class _Run:
         for item in pictures.trained:
             key = f"{item.fit.width}x{item.fit.height}"
             buckets[key] = buckets.get(key, 0) + item.record.repeats
-        last = pool.segments[-1]
+        samples = plan.samples_before(steps * self._config.training.accumulation_steps)
         optimizer = prepared.memory.optimizer
         self._record.emit(
             RunPlanned(
@@ -323,7 +330,7 @@ class _Run:
                 samples_per_epoch=plan.samples_per_epoch,
                 batches_per_epoch=plan.batches_per_epoch,
                 buckets=buckets,
-                ticket_counts=list(last.pool.counts(last.total)),
+                ticket_counts=list(pool.counts(self._config.timesteps.bins, samples)),
                 trained_parameters=self._targets.num_params,
                 total_parameters=prepared.total_parameters,
                 prediction=self._objective.name,

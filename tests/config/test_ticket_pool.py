@@ -299,17 +299,20 @@ def test_run_of_one_segment_draws_what_its_pool_draws():
     assert [run.timestep(k) for k in range(300)] == uniform().draw_all(300).tolist()
 
 
-def test_resume_with_the_same_settings_changes_nothing():
+@pytest.mark.parametrize("rule", ["rebuild", "finish"])
+def test_resume_with_the_same_settings_changes_nothing(rule):
     run = SegmentedPool.of(uniform(), 300)
-    assert run.rebuilt(120, 300, uniform()) is run
+    assert run.resumed(120, 300, uniform(), rule) == run
+    assert run.resumed(300, 300, uniform(seed=7), rule) is run
 
 
 @pytest.mark.parametrize(("drawn", "total"), [(120, 500), (120, 200), (1, 300), (299, 1000)])
 def test_resume_with_another_length_keeps_the_past_and_fills_the_rest_exactly(drawn, total):
     run = SegmentedPool.of(uniform(), 300)
     pool = uniform(seed=42, coverage="shuffled")
-    longer = run.rebuilt(drawn, total, pool)
+    longer = run.resumed(drawn, total, pool, "rebuild")
     assert longer.total == total
+    assert longer.left_of_begun(drawn, total) == 0
     assert [longer.timestep(k) for k in range(drawn)] == [run.timestep(k) for k in range(drawn)]
     rest = np.array([longer.timestep(k) for k in range(drawn, total)])
     assert tuple(histogram(pool, rest)) == pool.counts(total - drawn)
@@ -317,18 +320,71 @@ def test_resume_with_another_length_keeps_the_past_and_fills_the_rest_exactly(dr
     assert restored == longer
 
 
-def test_resume_before_a_rebuilt_stretch_drops_it():
-    run = SegmentedPool.of(uniform(), 300).rebuilt(200, 400, uniform())
-    again = run.rebuilt(100, 600, uniform())
-    assert [segment.first_sample for segment in again.segments] == [0, 100]
-    assert SegmentedPool.of(uniform(), 300).rebuilt(0, 600, uniform()) == SegmentedPool.of(
-        uniform(), 600
+@pytest.mark.parametrize("drawn", [1, 120, 299])
+def test_a_finished_pool_meets_its_counts_and_so_does_the_one_after_it(drawn):
+    old, new = uniform(), TicketPool(LogitNormal().bin_weights(20), 3)
+    run = SegmentedPool.of(old, 300).resumed(drawn, 500, new, "finish")
+    assert [run.timestep(k) for k in range(300)] == old.draw_all(300).tolist()
+    rest = np.array([run.timestep(k) for k in range(300, 500)])
+    assert tuple(histogram(new, rest)) == new.counts(200)
+    assert run.counts(20, 500) == tuple(
+        a + b for a, b in zip(old.counts(300), new.counts(200), strict=True)
     )
+    assert run.left_of_begun(drawn, 500) == 300 - drawn
+
+
+def test_a_pool_that_outlasts_the_run_leaves_no_room_for_another():
+    run = SegmentedPool.of(uniform(), 300)
+    assert run.resumed(120, 300, uniform(seed=7), "finish") == run
+    shorter = run.resumed(120, 200, uniform(seed=7), "finish")
+    assert shorter == run
+    assert shorter.left_of_begun(120, 200) == 80
+    assert sum(shorter.counts(20, 200)) == 200
+
+
+@pytest.mark.parametrize("rule", ["rebuild", "finish"])
+@pytest.mark.parametrize("again", [130, 299, 300, 301, 499])
+def test_resuming_again_with_the_same_settings_changes_nothing(rule, again):
+    new = uniform(seed=7, coverage="shuffled")
+    run = SegmentedPool.of(uniform(), 300).resumed(120, 500, new, rule)
+    assert run.resumed(again, 500, new, rule) == run
+    # Nor does it matter from which state of the first part it was resumed when it is finished.
+    if rule == "finish":
+        assert SegmentedPool.of(uniform(), 300).resumed(200, 500, new, rule) == run
+
+
+def test_a_pool_that_has_not_begun_gives_way():
+    run = SegmentedPool.of(uniform(), 300).resumed(120, 500, uniform(seed=7), "finish")
+    third = uniform(seed=8)
+    later = run.resumed(200, 500, third, "finish")
+    assert later.segments[1:] == (TicketSegment(300, 200, third),)
+    now = run.resumed(200, 500, uniform(seed=7), "rebuild")
+    assert now.segments[1:] == (TicketSegment(200, 300, uniform(seed=7)),)
+
+
+def test_resume_before_a_rebuilt_stretch_drops_it():
+    run = SegmentedPool.of(uniform(), 300).resumed(200, 400, uniform(), "rebuild")
+    again = run.resumed(100, 600, uniform(), "rebuild")
+    assert [segment.first_sample for segment in again.segments] == [0, 100]
+    for rule in ("rebuild", "finish"):
+        begun_anew = SegmentedPool.of(uniform(), 300).resumed(0, 600, uniform(), rule)
+        assert begun_anew == SegmentedPool.of(uniform(), 600)
 
 
 def test_resume_of_more_samples_than_the_run_has_is_refused():
     with pytest.raises(ValueError, match="120 samples were drawn"):
-        SegmentedPool.of(uniform(), 300).rebuilt(120, 100, uniform())
+        SegmentedPool.of(uniform(), 300).resumed(120, 100, uniform(), "rebuild")
+
+
+def test_counts_are_those_of_what_is_drawn_whatever_the_number_of_bars():
+    run = SegmentedPool.of(uniform(), 300).resumed(120, 500, uniform(seed=7), "rebuild")
+    drawn = np.array([run.timestep(k) for k in range(450)])
+    for bins in (10, 25, 100):
+        expected = np.bincount(drawn * bins // 1000, minlength=bins)
+        assert run.counts(bins, 450) == tuple(expected.tolist())
+    assert sum(run.counts(20, 60)) == 60
+    with pytest.raises(ValueError, match="501 samples"):
+        run.counts(20, 501)
 
 
 @pytest.mark.parametrize("starts", [(), (1,), (0, 0), (0, 5, 3)])

@@ -42,6 +42,7 @@ EXCEPTIONS = {
     " changes",
     "memory.weights": "the blocks of so small a model hold nothing large enough to be streamed;"
     " that it decides is tested on the full size in tests/memory/test_memory_plan.py",
+    "timesteps.on_resume": "matters to a resumed run only; tested in test_resume.py",
     "training.deterministic": "chooses CUDA's kernels; a run on the processor always repeats",
 }
 

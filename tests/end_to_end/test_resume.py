@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from aozora.api import RunControl, train
+from aozora.config.checks import ticket_pool
 from aozora.config.codec import encode_config
 from aozora.errors import CheckpointError
 from aozora.events import CheckpointSaved, RunFinished, RunPlanned, StepCompleted, Warned, from_json
@@ -186,7 +187,54 @@ def test_what_may_change_is_applied_and_told(make_config):
     steps = of_type(events, StepCompleted)
     assert [step.step for step in steps] == [3, 4, 5]
     assert {step.lr for step in steps} == {5e-5}
-    assert sum(of_type(events, RunPlanned)[0].ticket_counts) == (5 - 2) * 2
+    assert sum(of_type(events, RunPlanned)[0].ticket_counts) == 5 * 2
+
+
+def bars_drawn(events, bins):
+    bars = [
+        int(t) * bins // 1000 for step in of_type(events, StepCompleted) for t in step.timesteps
+    ]
+    return [bars.count(bar) for bar in range(bins)]
+
+
+@pytest.mark.parametrize("on_resume", ["rebuild", "finish"])
+def test_a_run_resumed_with_another_pool_draws_what_was_chosen(make_config, on_resume):
+    """The first part has 12 samples of a pool of 20; the second goes on to 30 with other shares."""
+    control = RunControl()
+
+    def stop_after_six(event):
+        if isinstance(event, StepCompleted) and event.step == 6:
+            control.stop_and_save()
+
+    before = make_config("training.steps=10", "timesteps.bins=10")
+    first = run(before, control=control, on_event=stop_after_six)
+    low = "[4, 2, 1, 1, 0, 0, 0, 0, 0, 0]"
+    changed = [
+        "training.steps=15",
+        "timesteps.bins=10",
+        "timesteps.distribution=custom",
+        f"timesteps.distribution.weights={low}",
+        f"timesteps.on_resume={on_resume}",
+    ]
+    second = run(make_config(*changed, "checkpoints.every_steps=1"), resume="last")
+    old, new = ticket_pool(before), ticket_pool(make_config(*changed))
+    drawn = [a + b for a, b in zip(bars_drawn(first, 10), bars_drawn(second, 10), strict=True)]
+    assert drawn == of_type(second, RunPlanned)[0].ticket_counts
+    told = " ".join(event.text for event in of_type(second, Warned))
+    if on_resume == "finish":
+        assert drawn == [a + b for a, b in zip(old.counts(20), new.counts(10), strict=True)]
+        assert "8 left of the pool the run had, then 10 of a new one" in told
+    else:
+        assert bars_drawn(second, 10) == list(new.counts(18))
+        assert "0 left of the pool the run had, then 18 of a new one" in told
+
+    # Going on again, before and after the second pool has begun, gives the same bits.
+    reference = read_state(Path(of_type(second, CheckpointSaved)[-1].state))
+    for saved in of_type(second, CheckpointSaved)[-3:-1]:
+        third = run(make_config(*changed), resume=Path(saved.state))
+        assert_same_state(reference, read_state(Path(of_type(third, CheckpointSaved)[-1].state)))
+        told = " ".join(event.text for event in of_type(third, Warned))
+        assert "pool" not in told
 
 
 @pytest.mark.parametrize(
