@@ -28,6 +28,7 @@ from benchmarks import memory_baselines
 from benchmarks.common import GIB, DeviceUsed, machine_facts, write_results
 from benchmarks.planner_grid import planner_grid
 from benchmarks.rig import Rig, layout, recompute_within
+from benchmarks.slower_card import slower_card
 
 SHAPES = [(1024, 1024), (896, 1152), (1152, 896), (832, 1216), (1216, 832)]
 
@@ -120,6 +121,13 @@ def micro_steps(gradients: str = "host") -> dict[str, Any]:
     return {f"batch {batch}": _micro_step(rig, batch) for batch in (1, 8)}
 
 
+def slower(copies: int) -> dict[str, Any]:
+    """The same at batch 1 on an emulated slower card."""
+    with slower_card(8, copies):
+        rig = Rig(layout(), micro_steps=8)
+        return {"batch 1": _micro_step(rig, 1, rounds=1, windows=2)}
+
+
 def _micro_step(rig: Rig, batch: int, rounds: int = 3, windows: int = 2) -> dict[str, Any]:
     count = rig.micro_steps
     inputs = rig.inputs(batch, 1024, 1024)
@@ -207,6 +215,8 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "streamed, summed, cap 4.0 GiB": lambda: summed(4.0, True),
     "micro-steps, sums in main memory": micro_steps,
     "micro-steps, sums on the card": lambda: micro_steps("device"),
+    "slower card, PCIe 4.0 x16": lambda: slower(1),
+    "slower card, PCIe 3.0 x16": lambda: slower(2),
     "recompute": recompute,
     "planner": planner_grid,
     **memory_baselines.CASES,
