@@ -1,8 +1,8 @@
 """A slower card with a slower link, emulated: few of the card's processors, copies made twice.
 
-The ratio of computing to copying is what decides how much of the copies hides. Eight processors of an
-H200 and half of its link stand for an RTX 3060 on PCIe 3.0 x16, and its whole link for PCIe 4.0 x16
-(about 25 TFLOPS beside 12 or 24 GB/s).
+The ratio of computing to copying is what decides how much of the copies hides. Eight processors of
+an H200 and half of its link stand for an RTX 3060 on PCIe 3.0 x16, and its whole link for PCIe 4.0
+x16 (about 25 TFLOPS beside 12 or 24 GB/s).
 """
 
 from __future__ import annotations
