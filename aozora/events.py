@@ -40,6 +40,9 @@ class RunPlanned:
         memory: What lives where, in a sentence.
         expected_device_bytes: Most memory of the card the run should need, all counted.
         expected_host_bytes: Most main memory the process should need.
+        expected_reserved_bytes: Most memory of the card PyTorch should reserve.
+        expected_step_seconds: How long a step should take.
+        device_name: Name of the card; empty for the processor.
         pinned_bytes: Main memory that is page-locked.
     """
 
@@ -64,6 +67,9 @@ class RunPlanned:
     memory: str
     expected_device_bytes: int
     expected_host_bytes: int
+    expected_reserved_bytes: int
+    expected_step_seconds: float
+    device_name: str
     pinned_bytes: int
 
 

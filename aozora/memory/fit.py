@@ -50,7 +50,7 @@ class FitResult:
     def to_text(self) -> str:
         """Return the result for a terminal."""
         lines = [self.sentence, *(f"  --set {setting}" for setting in self.settings)]
-        lines.append(self.plan.sentence)
+        lines.append(f"{self.plan.sentence} About {self.plan.predicted.seconds:.2g} s a step.")
         lines += [str(problem) for problem in self.plan.shortfalls]
         return "\n".join(lines)
 

@@ -30,6 +30,7 @@ class MemoryForecast:
 
     Attributes:
         vram: Most memory of the card in use, with CUDA's own, in bytes; 0 on the processor.
+        reserved: How much of it PyTorch reserves.
         ram: Most main memory of the process, in bytes.
         pinned: How much of it is page-locked.
         disk: Size of one save, in bytes.
@@ -39,6 +40,7 @@ class MemoryForecast:
     """
 
     vram: int
+    reserved: int
     ram: int
     pinned: int
     disk: int
@@ -165,6 +167,7 @@ class Forecaster:
             vram, ram, vram_parts = 0, ram + vram, ()
         return MemoryForecast(
             vram=vram,
+            reserved=max(0, vram - beside_torch(self._machine, pinned, self._known)),
             ram=ram,
             pinned=pinned,
             disk=self._disk(),
@@ -243,18 +246,20 @@ class Forecaster:
         self, choice: Choice, blocks: Mapping[str, tuple[int, ...]]
     ) -> tuple[tuple[str, int], ...]:
         known, training = self._known, self._training
+        has_card = self._machine.has_card
+        process = known.process_bytes if has_card else known.no_card_process_bytes
         batch = known.batch_bytes * training.batch_size * (training.prefetch_batches + 1)
         batch = batch * self._facts.latent_pixels // STANDARD_PIXELS
         used = {name: sum(in_pages(part)) for name, part in blocks.items()}
         parts = {
-            "programs and libraries": known.process_bytes,
+            "programs and libraries": process,
             "batches": batch,
             **used,
             "changes during saves": choice.for_saves,
         }
-        if self._machine.has_card:
+        if has_card:
             # Trained weights are read into main memory first, before sums and states are there.
-            loading = self.sizes.trained * self.sizes.itemsize + known.process_bytes
+            loading = self.sizes.trained * self.sizes.itemsize + process
             parts["loading the model"] = max(0, loading - sum(parts.values()))
         return tuple((name, size) for name, size in parts.items() if size)
 

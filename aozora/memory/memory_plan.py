@@ -66,6 +66,7 @@ class MemoryPlan:
         recompute_budget_bytes: Activations that are stored beyond those of full recomputation.
         pinned_bytes: Most main memory to page-lock, that for saves aside.
         save_bytes: Main memory for what changes while it is being saved.
+        device: Name of the card; empty for the processor.
         predicted: What it comes to.
         sentence: The plan in plain words.
         overrun: The largest forecast as a share of its limit; up to 1 when all fits.
@@ -82,6 +83,7 @@ class MemoryPlan:
     recompute_budget_bytes: int
     pinned_bytes: int
     save_bytes: int
+    device: str
     predicted: MemoryForecast
     sentence: str
     overrun: float
@@ -141,6 +143,7 @@ def plan_memory(config: TrainConfig, facts: UNetFacts, machine: Machine) -> Memo
         recompute_budget_bytes=forecaster.stored_bytes(choice),
         pinned_bytes=max(0, limits.pinned - choice.for_saves),
         save_bytes=choice.for_saves,
+        device=machine.device,
         predicted=predicted,
         sentence=_sentence(choice, predicted, sizes, forecaster, limits, machine),
         overrun=limits.share(predicted),
@@ -351,7 +354,6 @@ def _sentence(
     if sizes.record_bytes:
         kept = min(choice.device_records / sizes.record_bytes, 1.0)
         parts.append(f"{kept:.0%} of the optimizer's states stay on the card.")
-    parts.append(f"About {forecast.seconds:.2g} s a step.")
     return " ".join(parts)
 
 

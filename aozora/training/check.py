@@ -16,11 +16,14 @@ from aozora.config.targeting import TargetSelection
 from aozora.data.dataset import BucketRow, bucket_table
 from aozora.errors import AozoraError, ConfigError, Problem
 from aozora.memory.machine import measure
-from aozora.memory.memory_plan import MemoryPlan, plan_memory
+from aozora.memory.memory_plan import plan_memory
 from aozora.model.source import ModelSource
+from aozora.training.calibration import calibrate
 from aozora.training.device import DTYPES, choose_device, precision_note
 from aozora.training.inputs import Pictures, find_pictures
-from aozora.training.memory_choice import memory_facts
+from aozora.training.layer_forecasts import LayerSetForecast, forecast_layer_sets
+from aozora.training.memory_choice import memory_facts, vram_allowed
+from aozora.training.memory_summary import MemorySummary, summarise_memory
 from aozora.training.objective_choice import ObjectiveChoice, choose_objective
 from aozora.training.preparation import open_base, targets_of, total_steps
 
@@ -28,29 +31,6 @@ T = TypeVar("T")
 
 # A forecast may be a tenth off; up to there it is only warned of.
 _SURE_OVERRUN = 1.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemorySummary:
-    """What a run is expected to take, and where everything goes.
-
-    Attributes:
-        vram_bytes: Most memory of the card in use, CUDA's own with it; 0 on the processor.
-        ram_bytes: Most main memory of the process.
-        pinned_bytes: How much of it is page-locked.
-        step_seconds: Of one optimizer step.
-        vram_parts: What ``vram_bytes`` is made of.
-        ram_parts: What ``ram_bytes`` is made of.
-        sentence: What goes where, in plain words.
-    """
-
-    vram_bytes: int
-    ram_bytes: int
-    pinned_bytes: int
-    step_seconds: float
-    vram_parts: tuple[tuple[str, int], ...]
-    ram_parts: tuple[tuple[str, int], ...]
-    sentence: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +74,13 @@ class CheckReport:
         problems: What stops the run.
         notes: What the user should know.
         summary: What it would be; None when there are problems.
+        layer_sets: What other choices of layers would take; empty when that cannot be told.
     """
 
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     summary: RunSummary | None
+    layer_sets: tuple[LayerSetForecast, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values."""
@@ -106,6 +88,7 @@ class CheckReport:
             "problems": [asdict(problem) for problem in self.problems],
             "notes": list(self.notes),
             "summary": asdict(self.summary) if self.summary else None,
+            "layer_sets": [asdict(forecast) for forecast in self.layer_sets],
         }
 
     def to_text(self) -> str:
@@ -130,7 +113,7 @@ def _summary_lines(summary: RunSummary) -> list[str]:
         f"  Layers       {summary.trained_parameters:,} of {summary.total_parameters:,}"
         f" parameters ({share:.1%})",
         f"  Objective    {summary.prediction}{snr} on {summary.device}",
-        f"  Memory       {summary.memory.sentence}",
+        *summary.memory.lines(),
         f"  Disk         {summary.save_bytes / 1e9:.2f} GB a save, up to"
         f" {summary.disk_bytes / 1e9:.2f} GB in all; {summary.disk_free / 1e9:.0f} GB free",
         "  Buckets      width x height   pictures   samples   cut away (mean, most)",
@@ -182,14 +165,23 @@ def check(config: TrainConfig) -> CheckReport:
     notes += [*objective.notes, *pictures.warnings]
     notes += [f"left out {item.path}: {item.reason}" for item in pictures.skipped]
     notes.append(precision_note(device, config.training.precision))
-    plan = _plan_memory(config, source, pictures, targets, device)
+    unet = memory_facts(
+        config, source.unet_shapes(), targets.names, pictures.trained, source.facts.num_bytes
+    )
+    machine = measure(device)
+    plan = plan_memory(config, unet, machine)
+    calibration = calibrate(Path(config.output.folder), machine.device, targets.total_params)
+    layer_sets = forecast_layer_sets(config, unet, machine, calibration)
     if plan.overrun > _SURE_OVERRUN:
-        return CheckReport(plan.shortfalls, (), None)
+        return CheckReport(plan.shortfalls, (), None, layer_sets)
     notes += [f"it may not fit: {problem}" for problem in plan.shortfalls]
-    summary = _summarise(config, source, pictures, targets, objective, device, plan)
+    memory = summarise_memory(plan, calibration, vram_allowed(config, machine))
+    summary = _summarise(
+        config, source, pictures, targets, objective, device, plan.predicted.disk, memory
+    )
     if summary.disk_free < summary.disk_bytes:
         notes.append("the disk may not hold all saves; lower checkpoints.keep_last or free space")
-    return CheckReport((), tuple(dict.fromkeys(filter(None, notes))), summary)
+    return CheckReport((), tuple(dict.fromkeys(filter(None, notes))), summary, layer_sets)
 
 
 def _summarise(
@@ -199,14 +191,14 @@ def _summarise(
     targets: TargetSelection,
     objective: ObjectiveChoice,
     device: torch.device,
-    memory: MemoryPlan,
+    save_bytes: int,
+    memory: MemorySummary,
 ) -> RunSummary:
     training = config.training
     plan = pictures.plan(training.batch_size, training.seed)
     steps = total_steps(config, plan)
     samples = plan.samples_before(steps * training.accumulation_steps)
     itemsize = DTYPES[training.precision].itemsize
-    save_bytes = memory.predicted.disk
     output = Path(config.output.folder).absolute()
     place = next(path for path in (output, *output.parents) if path.exists())
     return RunSummary(
@@ -225,36 +217,10 @@ def _summarise(
         device=str(device),
         weight_bytes=itemsize * targets.total_params,
         state_bytes=save_bytes - source.facts.num_bytes - itemsize * targets.num_params,
-        memory=_summarise_memory(memory),
+        memory=memory,
         save_bytes=save_bytes,
         disk_bytes=save_bytes * (max(config.checkpoints.keep_last, 1) + 1),
         disk_free=shutil.disk_usage(place).free,
         ticket_counts=ticket_pool(config).counts(samples),
         buckets=bucket_table(pictures.trained),
-    )
-
-
-def _plan_memory(
-    config: TrainConfig,
-    source: ModelSource,
-    pictures: Pictures,
-    targets: TargetSelection,
-    device: torch.device,
-) -> MemoryPlan:
-    facts = memory_facts(
-        config, source.unet_shapes(), targets.names, pictures.trained, source.facts.num_bytes
-    )
-    return plan_memory(config, facts, measure(device))
-
-
-def _summarise_memory(plan: MemoryPlan) -> MemorySummary:
-    forecast = plan.predicted
-    return MemorySummary(
-        vram_bytes=forecast.vram,
-        ram_bytes=forecast.ram,
-        pinned_bytes=forecast.pinned,
-        step_seconds=forecast.seconds,
-        vram_parts=forecast.vram_parts,
-        ram_parts=forecast.ram_parts,
-        sentence=plan.sentence,
     )

@@ -60,8 +60,13 @@ def choose_memory(
     return plan, layout_of(plan, facts.shapes)
 
 
+def vram_allowed(config: TrainConfig, machine: Machine) -> int:
+    """Return how much of the card a run keeps within, in bytes."""
+    limit = int(config.memory.vram_limit * GIB)
+    return min(limit, machine.vram_free) if limit else machine.vram_free
+
+
 def torch_limit(config: TrainConfig, machine: Machine) -> int:
     """Return how much of the card torch may take, so that the whole stays within the settings."""
-    limit = int(config.memory.vram_limit * GIB)
-    allowed = min(limit, machine.vram_free) if limit else machine.vram_free
-    return allowed - beside_torch(machine, limits_of(config, machine).pinned)
+    pinned = limits_of(config, machine).pinned
+    return vram_allowed(config, machine) - beside_torch(machine, pinned)

@@ -344,6 +344,9 @@ class _Run:
                 memory=memory_plan.sentence,
                 expected_device_bytes=memory_plan.predicted.vram,
                 expected_host_bytes=memory_plan.predicted.ram,
+                expected_reserved_bytes=memory_plan.predicted.reserved,
+                expected_step_seconds=memory_plan.predicted.seconds,
+                device_name=memory_plan.device,
                 pinned_bytes=prepared.memory.engine.host.pinned_bytes,
             )
         )

@@ -7,11 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aozora.memory.accounting import GIB, MIB
+from aozora.config.targeting import LAYER_SETS
+from aozora.memory.accounting import GIB
 from aozora.memory.fit import with_memory
 from aozora.memory.machine import measure
 from aozora.training import check as room
+from aozora.training.calibration import ENOUGH_STEPS
 from aozora.training.check import check
+from aozora.training.control import RunControl
+from aozora.training.run import train
 
 
 @pytest.fixture
@@ -50,9 +54,50 @@ def test_a_run_that_may_just_fit_is_warned_of(make_config, on_a_computer):
     memory = check(make_config()).summary.memory
     # Nothing is set aside for saves where nothing is left.
     needed = memory.ram_bytes - dict(memory.ram_parts)["changes during saves"]
-    on_a_computer(None, needed - 100 * MIB)
+    on_a_computer(None, needed * 95 // 100)
     report = check(make_config())
     assert report.problems == ()
     assert any("may not fit" in note and "memory.ram_limit" in note for note in report.notes)
     on_a_computer(None, needed // 2)
     assert [problem.path for problem in check(make_config()).problems] == ["memory.ram_limit"]
+
+
+def test_what_other_choices_of_layers_would_take_is_said(make_config, on_a_computer):
+    on_a_computer(4.0, 60 * GIB)
+    report = check(make_config("targets.layers=attention"))
+    forecasts = {forecast.layers: forecast for forecast in report.layer_sets}
+    assert list(forecasts) == list(LAYER_SETS)
+    memory, chosen = report.summary.memory, forecasts["attention"]
+    assert chosen.trained_parameters == report.summary.trained_parameters
+    assert (chosen.vram_bytes, chosen.ram_bytes) == (memory.vram_bytes, memory.ram_bytes)
+    assert chosen.step_seconds == memory.step_seconds
+    assert chosen.vram_bytes < forecasts["all"].vram_bytes
+    assert all(forecast.fits for forecast in report.layer_sets)
+    plain = report.to_plain()["layer_sets"]
+    assert [entry["layers"] for entry in plain] == list(LAYER_SETS)
+
+
+def test_choices_of_layers_are_forecast_where_the_chosen_one_does_not_fit(
+    make_config, on_a_computer
+):
+    on_a_computer(0.3, 60 * GIB)
+    report = check(make_config("memory.recompute=auto"))
+    assert report.summary is None
+    assert not any(forecast.fits for forecast in report.layer_sets)
+
+
+def test_a_check_follows_what_the_last_run_measured(make_config):
+    config = make_config("training.steps=30", "training.accumulation_steps=1")
+    before = check(config).summary.memory
+    assert before.calibrated_by == ""
+    events = []
+    train(config, events.append, RunControl())
+    after = check(config).summary.memory
+    measured = [event.seconds for event in events if hasattr(event, "data_wait_seconds")]
+    assert len(measured) == ENOUGH_STEPS
+    assert after.calibrated_by.startswith("small-")
+    low, high = after.step_seconds_range
+    assert low < sorted(measured)[len(measured) // 2] < high
+    used = max(event.process_rss for event in events if hasattr(event, "process_rss"))
+    assert after.ram_bytes <= used
+    assert after.ram_bytes != before.ram_bytes

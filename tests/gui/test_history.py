@@ -63,6 +63,9 @@ def planned(total, start=0):
         memory="",
         expected_device_bytes=0,
         expected_host_bytes=0,
+        expected_reserved_bytes=0,
+        expected_step_seconds=0.0,
+        device_name="",
         pinned_bytes=0,
     )
 
