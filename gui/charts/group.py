@@ -11,8 +11,9 @@ from PySide6.QtWidgets import QWidget
 from gui import theme
 from gui.charts.lines import chart_specs
 from gui.charts.pace import DrawPace
+from gui.charts.planned import PlannedRates
 from gui.charts.run_history import RunHistory
-from gui.charts.table_chart import Planned, TableChart
+from gui.charts.table_chart import TableChart
 from gui.charts.timestep_chart import TimestepChart
 from gui.charts.view import ChartView
 
@@ -75,9 +76,9 @@ class ChartGroup(QObject):
             self.view_changed.emit(view)
             self._redraw()
 
-    def set_planned(self, planned: Planned | None, end: int) -> None:
-        """Show the curve that was drawn under the applied learning rates."""
-        self.chart("learning_rate").set_planned(planned, end)
+    def set_planned(self, planned: PlannedRates | None) -> None:
+        """Show the curves that were drawn under the applied learning rates."""
+        self.chart("learning_rate").set_planned(planned)
         self._redraw()
 
     def set_live(self, is_live: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from aozora.events import (
@@ -46,6 +46,21 @@ class Mark:
         return float(getattr(self, name))
 
 
+@dataclass(frozen=True)
+class RunPart:
+    """What one start of the engine did of a run; a run that was resumed has several.
+
+    Attributes:
+        folder: Its record, with the settings that were in force.
+        start_step: Steps done before it.
+        total_steps: Steps of the whole run as planned then; 0 until that is known.
+    """
+
+    folder: str
+    start_step: int
+    total_steps: int = 0
+
+
 class RunHistory:
     """Tables, marks and the timestep tally of one run, with its resumes; bounded in memory.
 
@@ -59,6 +74,7 @@ class RunHistory:
         self.motion = Table(PLACES, MOTION_VALUES, capacity=4_096)
         self.tally = TimestepTally()
         self.marks: list[Mark] = []
+        self.parts: tuple[RunPart, ...] = ()
         self.plan: RunPlanned | None = None
         self.folder = ""
         self.run_id = ""
@@ -86,7 +102,7 @@ class RunHistory:
             case RunStarted():
                 self._started(event)
             case RunPlanned():
-                self.plan = event
+                self._planned(event)
             case StepCompleted():
                 self._stepped(time, event)
             case StepSkipped():
@@ -146,8 +162,17 @@ class RunHistory:
     def _started(self, event: RunStarted) -> None:
         self.folder, self.run_id = event.folder, event.run_id
         self._clock = None
+        # A part whose steps are all done again has left nothing.
+        kept = (part for part in self.parts if part.start_step < event.start_step)
+        self.parts = (*kept, RunPart(event.folder, event.start_step))
         if event.start_step > 0:
             self.mark_resume(event.start_step)
+
+    def _planned(self, event: RunPlanned) -> None:
+        self.plan = event
+        if self.parts:
+            last = replace(self.parts[-1], total_steps=event.total_steps)
+            self.parts = (*self.parts[:-1], last)
 
     def _stepped(self, time: float, event: StepCompleted) -> None:
         self._tick(time)

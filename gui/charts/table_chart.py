@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,13 @@ from gui.charts.card import ChartCard, LegendEntry
 from gui.charts.decimate import band, clipped_range, in_view, nearest, peaks, smoothed, thinned
 from gui.charts.lines import ChartSpec, Line
 from gui.charts.numbers import span_text, whole_text
+from gui.charts.planned import PlannedRates
 from gui.charts.plot import Plot
 from gui.charts.run_history import RunHistory
 from gui.charts.view import ChartView
 from gui.words import tr
 
 Numbers = NDArray[np.float64]
-Planned = Callable[[Numbers], Numbers]
 
 _DOT_SPACING_PX = 7
 _PLANNED_POINTS = 400
@@ -44,8 +43,7 @@ class TableChart(ChartCard):
         self.plot.setAccessibleName(spec.title)
         if spec.note:
             self.setToolTip(spec.note)
-        self._planned: Planned | None = None
-        self._planned_end = 0
+        self._planned: PlannedRates | None = None
         self._y_window: tuple[float, float] | None = None
         self._cache: dict[tuple[str, str], tuple[Any, Numbers]] = {}
         # Under everything else, so that applied dots stand on the curve that was drawn.
@@ -55,9 +53,9 @@ class TableChart(ChartCard):
         for item in self._items:
             self.plot.addItem(item)
 
-    def set_planned(self, planned: Planned | None, end: int) -> None:
-        """Show ``planned`` (values at steps) as a line from step 1 to ``end``."""
-        self._planned, self._planned_end = planned, end
+    def set_planned(self, planned: PlannedRates | None) -> None:
+        """Show the rates that were drawn as a line from step 1 to the last one planned."""
+        self._planned = planned
 
     def set_y_window(self, low: float, high: float) -> None:
         """Keep this part of the y axis until `free_y`; not numbers change nothing."""
@@ -191,21 +189,19 @@ class TableChart(ChartCard):
     def _draw_planned(
         self, history: RunHistory, view: ChartView, span: tuple[float, float], is_log: bool
     ) -> Numbers:
-        scale = _per_step(history, view)
-        if self._planned is None or scale is None or self._planned_end < 1:
+        if self._planned is None:
             self._planned_item.setData(np.empty(0), np.empty(0))
             return np.empty(0)
-        first = max(1.0, math.floor(span[0] / scale))
-        last = min(float(self._planned_end), math.ceil(span[1] / scale))
+        first, last = _steps_in(history, view, span)
+        first, last = max(1, first), min(self._planned.end, last)
         if last < first:
             self._planned_item.setData(np.empty(0), np.empty(0))
             return np.empty(0)
-        count = int(min(_PLANNED_POINTS, last - first + 1))
-        steps = np.unique(np.round(np.linspace(first, last, count)))
-        values = self._planned(steps)
+        steps = self._planned.steps(first, last, _PLANNED_POINTS)
+        values = self._planned.at(steps)
         y = _logarithms(values) if is_log else values
         self._planned_item.setPen(pg.mkPen(QColor(theme.tokens().series[1]), width=1))
-        self._planned_item.setData(steps * scale, y, connect="finite")
+        self._planned_item.setData(_places_of(history, view, steps), y, connect="finite")
         return y
 
     def _y_range(self, shown: list[Numbers], view: ChartView) -> tuple[float, float]:
@@ -234,15 +230,28 @@ def _logarithms(values: Numbers) -> Numbers:
     return result
 
 
-def _per_step(history: RunHistory, view: ChartView) -> float | None:
-    """Return how much of the x axis a step is; None where steps are not evenly long."""
+def _steps_in(history: RunHistory, view: ChartView, span: tuple[float, float]) -> tuple[int, int]:
+    """Return the first and the last step in a part of the x axis; none is (0, -1)."""
     if view.place == "step":
-        return 1.0
-    if view.place == "epoch" and len(history.steps):
-        step = float(history.steps.place("step")[-1])
-        epoch = float(history.steps.place("epoch")[-1])
-        return epoch / step if step > 0 and epoch > 0 else None
-    return None
+        return math.floor(span[0]), math.ceil(span[1])
+    steps = history.steps.place("step")
+    if view.place == "epoch" and len(steps):
+        # Steps are evenly long in epochs, so that those to come have their places.
+        per_step = float(history.steps.place("epoch")[-1]) / float(steps[-1])
+        if per_step > 0:
+            return math.floor(span[0] / per_step), math.ceil(span[1] / per_step)
+    inside = steps[in_view(history.steps.place(view.place), *span)]
+    return (int(inside[0]), int(inside[-1])) if len(inside) else (0, -1)
+
+
+def _places_of(history: RunHistory, view: ChartView, steps: Numbers) -> Numbers:
+    """Return where ``steps`` are on the x axis."""
+    if view.place == "step":
+        return steps
+    known, places = history.steps.place("step"), history.steps.place(view.place)
+    if view.place == "epoch":
+        return steps * (float(places[-1]) / float(known[-1]))
+    return np.interp(steps, known, places)
 
 
 def _place_text(view: ChartView, place: float) -> str:

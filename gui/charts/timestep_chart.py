@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt
@@ -14,33 +13,8 @@ from gui import theme
 from gui.charts.card import ChartCard, LegendEntry
 from gui.charts.numbers import short_number, whole_text
 from gui.charts.run_history import RunHistory
+from gui.charts.timestep_bars import TimestepBars, bars_of
 from gui.words import tr
-
-_DEFAULT_BARS = 20
-
-
-@dataclass(frozen=True)
-class TimestepBars:
-    """What the chart shows.
-
-    Attributes:
-        planned: Samples of the whole run by bar; empty when unknown.
-        drawn: Samples drawn so far by bar.
-        losses: Mean loss by bar; NaN where nothing was drawn.
-    """
-
-    planned: tuple[int, ...]
-    drawn: tuple[int, ...]
-    losses: tuple[float, ...]
-
-
-def bars_of(history: RunHistory) -> TimestepBars:
-    """Return the bars of ``history``, as many as its ticket pool has."""
-    planned = tuple(history.plan.ticket_counts) if history.plan is not None else ()
-    bars = len(planned) or _DEFAULT_BARS
-    drawn = tuple(int(count) for count in history.tally.counts(bars))
-    losses = tuple(float(loss) for loss in history.tally.mean_losses(bars))
-    return TimestepBars(planned, drawn, losses)
 
 
 class _Bars(QWidget):
@@ -51,7 +25,7 @@ class _Bars(QWidget):
         self.setMouseTracking(True)
         self.setMinimumHeight(150)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
-        self._bars = TimestepBars((), (), ())
+        self._bars = TimestepBars()
         self._hovered: int | None = None
         theme.notifier().changed.connect(self.update)
 
@@ -183,7 +157,7 @@ class TimestepChart(ChartCard):
         )
         super().__init__(tr("Timesteps"), tr("samples"), legend, self._canvas, parent)
         self.setAccessibleName(tr("Timesteps"))
-        self._shown = TimestepBars((), (), ())
+        self._shown = TimestepBars()
 
     def draw(self, history: RunHistory) -> None:
         """Show what ``history`` drew."""

@@ -57,8 +57,9 @@ class TicketChart(SpokenWidget):
         self._current = 0
         self._locked: frozenset[int] = frozenset()
         self._ghost: tuple[float, ...] | None = None
+        self._planned: tuple[int, ...] = ()
         self._drawn: tuple[int, ...] = ()
-        self._losses: tuple[float | None, ...] = ()
+        self._losses: tuple[float, ...] = ()
         self._highest = axis_top(self._view.weights)
         self._mouse = TicketMouse(self)
         self._keys = TicketKeys(self)
@@ -115,7 +116,6 @@ class TicketChart(SpokenWidget):
         if view.bins != self._view.bins:
             self._locked = frozenset()
             self._ghost = None
-            self._drawn, self._losses = (), ()
             self._chosen = frozenset()
             self._current = min(self._current, view.bins - 1)
         self._view = view
@@ -129,10 +129,25 @@ class TicketChart(SpokenWidget):
         self.fit()
         self.update()
 
-    def set_progress(self, drawn: Sequence[int], losses: Sequence[float | None]) -> None:
-        """Show what a run has drawn so far by bar, and the mean loss there."""
-        self._drawn, self._losses = tuple(drawn), tuple(losses)
+    def set_progress(
+        self, planned: Sequence[int], drawn: Sequence[int], losses: Sequence[float]
+    ) -> None:
+        """Show what a run has drawn of its tickets so far by bar, and the mean loss there.
+
+        It is shown while the bars are as many as the run's.
+
+        Args:
+            planned: Tickets of the whole run.
+            drawn: Those drawn so far.
+            losses: NaN where nothing was drawn.
+        """
+        self._planned, self._drawn, self._losses = tuple(planned), tuple(drawn), tuple(losses)
         self.update()
+
+    @property
+    def planned(self) -> tuple[int, ...]:
+        """The tickets of the run whose progress is shown, by its own bars; empty without one."""
+        return self._planned if any(self._drawn) else ()
 
     def choose(self, bars: Iterable[int], current: int | None = None) -> None:
         """Choose ``bars``; keys act on ``current``, or on the first of them."""
@@ -298,6 +313,7 @@ class TicketChart(SpokenWidget):
     def scene(self) -> TicketScene:
         """Return what is painted now."""
         gesture, mouse = self._mouse.gesture, self._mouse
+        has_its_bars = len(self._planned) == self._view.bins
         return TicketScene(
             axes=self.axes(),
             view=mouse.shown or self._view,
@@ -306,8 +322,9 @@ class TicketChart(SpokenWidget):
             hovered=mouse.hovered if gesture is None else self._current,
             current=self._current,
             ghost=self._ghost,
-            drawn=self._drawn,
-            losses=self._losses,
+            planned=self._planned if has_its_bars else (),
+            drawn=self._drawn if has_its_bars else (),
+            losses=self._losses if has_its_bars else (),
             factor=gesture.factor if isinstance(gesture, Scaling) else None,
             focused=self.hasFocus(),
             enabled=self.isEnabled(),

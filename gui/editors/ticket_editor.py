@@ -74,9 +74,11 @@ class TicketEditor(QWidget):
         self.bins.set_value(str(view.bins))
         self._refresh()
 
-    def show_progress(self, drawn: Sequence[int], losses: Sequence[float | None]) -> None:
-        """Show what a run has drawn so far by bar, and the mean loss there."""
-        self.chart.set_progress(drawn, losses)
+    def show_progress(
+        self, planned: Sequence[int], drawn: Sequence[int], losses: Sequence[float]
+    ) -> None:
+        """Show what a run has drawn so far; see `TicketChart.set_progress`."""
+        self.chart.set_progress(planned, drawn, losses)
         self.say("")
 
     # Building
@@ -208,9 +210,23 @@ class TicketEditor(QWidget):
         )
         if self.view.shifted() is not None:
             text += self.tr(" Line: what the UNet is given after the flow shift.")
-        if any(self.chart.scene().drawn):
-            text += self.tr(" Inner bars: drawn so far. Dots: mean loss.")
-        return text
+        return text + self._progress_hint()
+
+    def _progress_hint(self) -> str:
+        planned = self.chart.planned
+        if not planned:
+            return ""
+        if len(planned) != self.view.bins:
+            text = self.tr(" The run has {0} bars: with as many, its progress is shown here.")
+            return text.format(len(planned))
+        dots = self.tr(" Dots: mean loss.")
+        if self.view.is_like(planned):
+            return self.tr(" Inner bars: drawn so far, of the whole run.") + dots
+        text = self.tr(
+            " The run draws from another pool than these bars: inner bars say how much of each of"
+            " its own is drawn so far."
+        )
+        return text + dots
 
     def _refresh(self) -> None:
         self.say("")

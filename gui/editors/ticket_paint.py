@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from PySide6.QtCore import QPointF, QRectF, Qt
@@ -27,8 +28,9 @@ class TicketScene:
         hovered: The bar under the mouse, or None.
         current: The bar the keys act on, or None.
         ghost: Bars to compare with, as a dashed outline.
-        drawn: Tickets drawn so far in a run, by bar.
-        losses: Mean loss so far in a run, by bar; None where there was none.
+        planned: Tickets of a whole run, by bar; empty when there is none to be shown.
+        drawn: Those of them that were drawn so far.
+        losses: Mean loss so far in a run, by bar; NaN where there was none.
         factor: Factor of a running scaling, or None.
         focused: Whether the chart has the keyboard.
         enabled: Whether it can be edited.
@@ -42,8 +44,9 @@ class TicketScene:
     hovered: int | None = None
     current: int | None = None
     ghost: tuple[float, ...] | None = None
+    planned: tuple[int, ...] = ()
     drawn: tuple[int, ...] = ()
-    losses: tuple[float | None, ...] = ()
+    losses: tuple[float, ...] = ()
     factor: float | None = None
     focused: bool = False
     enabled: bool = True
@@ -110,7 +113,6 @@ def _bar_path(rect: QRectF) -> QPainterPath:
 
 def _paint_bars(painter: QPainter, scene: TicketScene, inks: Inks) -> None:
     axes = scene.axes
-    counts = scene.view.counts() if scene.drawn else ()
     for index, weight in enumerate(scene.view.weights):
         rect = bar_rect(axes, index, weight)
         ink = inks.accent if scene.enabled and index not in scene.locked else inks.muted
@@ -120,8 +122,8 @@ def _paint_bars(painter: QPainter, scene: TicketScene, inks: Inks) -> None:
             painter.setBrush(mixed(inks.base, ink, ground))
             painter.drawPath(_bar_path(rect))
             painter.fillRect(QRectF(rect.left(), rect.top(), rect.width(), 2.0), ink)
-        if scene.drawn and counts[index]:
-            part = min(scene.drawn[index] / counts[index], 1.0)
+        if scene.drawn and scene.planned[index]:
+            part = min(scene.drawn[index] / scene.planned[index], 1.0)
             inner = rect.adjusted(rect.width() * 0.25, 0, -rect.width() * 0.25, 0)
             inner.setTop(rect.bottom() - rect.height() * part)
             painter.fillRect(inner, inks.live)
@@ -191,14 +193,14 @@ def _paint_outline(
 
 
 def _paint_losses(painter: QPainter, scene: TicketScene, inks: Inks) -> None:
-    known = [loss for loss in scene.losses if loss is not None]
+    known = [loss for loss in scene.losses if math.isfinite(loss)]
     if not known:
         return
     axes, top = scene.axes, max(known) or 1.0
     painter.setPen(QPen(inks.base, 1))
     painter.setBrush(inks.ghost)
     for index, loss in enumerate(scene.losses):
-        if loss is not None:
+        if math.isfinite(loss):
             px = axes.bar_left(index) + axes.bar_width / 2
             py = axes.bottom - loss / top * axes.height * 0.92
             painter.drawEllipse(QPointF(px, py), 3.2, 3.2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -112,6 +112,19 @@ class TicketView:
     def shares(self) -> tuple[float, ...]:
         """Return the share of each bar in all tickets."""
         return self._shares
+
+    def is_like(self, counts: Sequence[int]) -> bool:
+        """Return whether a run with these tickets by bar has about the shares of this pool.
+
+        Each stretch of a resumed run rounds its tickets by itself, so that few more or less do not
+        make another pool.
+        """
+        total = sum(counts)
+        slack = max(3.0, total / 200)
+        return all(
+            abs(count - share * total) <= slack
+            for count, share in zip(counts, self.shares(), strict=True)
+        )
 
     def bar_range(self, index: int) -> tuple[int, int]:
         """Return the first and last timestep of bar ``index``."""

@@ -10,24 +10,29 @@ import calendar
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
+from aozora.config.codec import decode_config
+from aozora.config.lr_schedule import LrSchedule
+from aozora.errors import ConfigError
 from aozora.events import (
     CheckpointSaved,
     Event,
     RunFailed,
     RunFinished,
     RunPlanned,
+    RunStarted,
     StepCompleted,
     StepSkipped,
     ValidationCompleted,
 )
-from gui.charts.run_history import RunHistory
+from gui.charts.planned import PlannedPart, PlannedRates
+from gui.charts.run_history import RunHistory, RunPart
 from gui.engine.wire import parse_recorded_line
 
 RunOutcome = Literal["running", "finished", "stopped", "failed", "died"]
@@ -116,6 +121,25 @@ def stored_settings(path: Path) -> dict[str, Any] | None:
     return _read_object(path / "config.json")
 
 
+def stored_curve(path: Path) -> LrSchedule | None:
+    """Return the curve the run in the folder ``path`` was started with; None when unreadable."""
+    settings = stored_settings(path)
+    try:
+        return decode_config(settings).schedule.learning_rate if settings is not None else None
+    except ConfigError:
+        return None
+
+
+def planned_rates(parts: Iterable[RunPart]) -> PlannedRates | None:
+    """Return the curves that were in force in the parts of a run; None when none is known."""
+    known = tuple(
+        PlannedPart(part.start_step, part.total_steps, stored_curve(Path(part.folder)))
+        for part in parts
+        if part.total_steps
+    )
+    return PlannedRates(known) if any(part.schedule is not None for part in known) else None
+
+
 def run_chain(path: Path) -> list[Path]:
     """Return the folders of the run in ``path`` and of those it goes on from, oldest first."""
     facts = _read_object(path / "run.json") or {}
@@ -169,6 +193,9 @@ def _feed_events(history: RunHistory, path: Path, should_stop: Callable[[], bool
             if event is None:
                 continue
             has_steps = has_steps or isinstance(event, StepCompleted)
+            if isinstance(event, RunStarted):
+                # The record may have been moved since.
+                event = replace(event, folder=str(path.parent))
             history.feed(_time_of(line), event)
     return has_steps
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-import numpy as np
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal, Slot
 from PySide6.QtGui import QHideEvent, QShowEvent
 from PySide6.QtWidgets import (
@@ -19,18 +18,13 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from aozora.config.codec import decode_config
-from aozora.config.lr_schedule import LrSchedule
-from aozora.errors import ConfigError
 from gui import theme
-from gui.charts.decimate import Numbers
 from gui.charts.export import write_csv
 from gui.charts.group import ChartGroup
-from gui.charts.run_history import RunHistory
-from gui.charts.table_chart import Planned
+from gui.charts.run_history import RunHistory, RunPart
 from gui.document import Document
 from gui.engine.host import EngineHost
-from gui.engine.run_folders import load_history, stored_settings
+from gui.engine.run_folders import load_history, planned_rates
 from gui.engine.states import RunState, RunStatus
 from gui.forms.controls import Card, TonedLabel
 from gui.icons import icon
@@ -41,24 +35,6 @@ from gui.words import whole
 
 _CHART_HEIGHT, _LOSS_HEIGHT = 230, 290
 _NARROW = 720
-
-
-def planned_curve(folder: Path, total_steps: int) -> Planned | None:
-    """Return the curve the run in ``folder`` was started with, over steps from 1 on."""
-    settings = stored_settings(folder)
-    if settings is None or total_steps < 1:
-        return None
-    try:
-        schedule: LrSchedule = decode_config(settings).schedule.learning_rate
-    except ConfigError:
-        return None
-
-    def at(steps: Numbers) -> Numbers:
-        last = total_steps - 1
-        places = [min(last, max(0, int(step) - 1)) for step in steps]
-        return np.array([schedule.at_step(place, total_steps) for place in places])
-
-    return at
 
 
 class RunPage(QScrollArea):
@@ -72,7 +48,7 @@ class RunPage(QScrollArea):
         self._document = document
         self._recorded: Path | None = None
         self._request = 0
-        self._planned_for: tuple[str, int] = ("", 0)
+        self._planned_for: tuple[RunPart, ...] = ()
         self.setWidgetResizable(True)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -243,13 +219,11 @@ class RunPage(QScrollArea):
     @Slot()
     def _drawn(self) -> None:
         self._arrange()
-        plan = self.group.history.plan
-        self.facts.show_plan(plan)
-        folder = self.group.history.folder
-        total = plan.total_steps if plan is not None else 0
-        if folder and plan is not None and (folder, total) != self._planned_for:
-            self._planned_for = (folder, total)
-            self.group.set_planned(planned_curve(Path(folder), total), total)
+        history = self.group.history
+        self.facts.show_plan(history.plan)
+        if history.parts != self._planned_for:
+            self._planned_for = history.parts
+            self.group.set_planned(planned_rates(history.parts))
 
     def _set_live(self) -> None:
         is_live = self._recorded is None and self._host.status.is_engine_alive

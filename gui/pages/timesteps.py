@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from PySide6.QtWidgets import QWidget
 
 from aozora.config.ticket_pool import rebin
 from aozora.errors import ConfigError
+from gui.charts.timestep_bars import TimestepBars
 from gui.document import Document
 from gui.editors.run_length import PlannedRun, planned_run
 from gui.editors.ticket_editor import TicketEditor
@@ -36,7 +37,12 @@ class Page(FormPage):
         self.card = SettingsCard(
             document,
             self.tr("Order and limits"),
-            ("timesteps.coverage", "timesteps.minimum", "timesteps.maximum"),
+            (
+                "timesteps.coverage",
+                "timesteps.on_resume",
+                "timesteps.minimum",
+                "timesteps.maximum",
+            ),
         )
         for widget in (self.editor.chart, self.editor.table):
             widget.setProperty("setting_path", DISTRIBUTION)
@@ -58,9 +64,9 @@ class Page(FormPage):
         self._samples = count
         self._refresh()
 
-    def show_progress(self, drawn: Sequence[int], losses: Sequence[float | None]) -> None:
-        """Show what a run has drawn so far by bar, and the mean loss there."""
-        self.editor.show_progress(drawn, losses)
+    def show_progress(self, bars: TimestepBars) -> None:
+        """Show what a run has drawn so far, from its first start on."""
+        self.editor.show_progress(bars.planned, bars.drawn, bars.losses)
 
     def plan(self) -> PlannedRun:
         """Return what is known of the run's length."""

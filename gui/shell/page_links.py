@@ -9,9 +9,9 @@ from PySide6.QtCore import QObject, Slot
 
 from aozora.config.lr_schedule import LrSchedule
 from aozora.config.presets import Preset
-from aozora.config.ticket_pool import BIN_COUNTS
-from aozora.events import StepCompleted
-from gui.charts.tally import TimestepTally
+from aozora.events import RunPlanned, StepCompleted
+from gui.charts.decimate import thinned
+from gui.charts.timestep_bars import bars_of
 from gui.shell.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Pages with the method ``show_estimate``.
 _ESTIMATED = ("data", "optimizer")
 _CURVE = "schedule.learning_rate"
+# A dot for every step of a long run would be thousands on a few hundred pixels.
+_MOST_DOTS = 400
 
 
 class PageLinks(QObject):
@@ -32,15 +34,12 @@ class PageLinks(QObject):
     def __init__(self, window: MainWindow) -> None:
         super().__init__(window)
         self._window = window
-        self._applied: list[tuple[int, float]] = []
-        self._total = 0
-        self._tally = TimestepTally()
         window.pages.made.connect(self._made)
         window.checker.changed.connect(self._estimated)
         window.document.history_changed.connect(self._compared)
         window.host.reported.connect(self._reported)
-        window.host.started.connect(self._started)
-        window.pages.shown.connect(self._shown)
+        window.host.keeper.replaced.connect(self._history_replaced)
+        window.pages.shown.connect(self._show_run_on)
 
     @Slot(str, object)
     def _made(self, key: str, page: Any) -> None:
@@ -100,32 +99,18 @@ class PageLinks(QObject):
         except (TypeError, ValueError):
             page.compare(None)
 
-    @Slot(object)
-    def _started(self, job: object) -> None:
-        self._applied.clear()
-        self._tally = TimestepTally()
-        self._show_applied()
-        self._show_drawn()
+    @Slot()
+    def _history_replaced(self) -> None:
+        self._show_run_on(self._window.pages.current)
 
     @Slot(object)
     def _reported(self, batch: Any) -> None:
-        steps = [item.event for item in batch if isinstance(item.event, StepCompleted)]
-        if not steps:
-            return
-        self._total = steps[-1].total_steps
-        # A dot for every step of a long run would be thousands on a few hundred pixels.
-        stride = max(1, self._total // 400)
-        self._applied += [(s.step, s.lr) for s in steps if s.step % stride == 0 or s.step == 1]
-        for item in steps:
-            self._tally.add(item.timesteps, item.sample_losses)
-        key = self._window.pages.current
-        if key == "schedule":
-            self._show_applied()
-        elif key == "timesteps":
-            self._show_drawn()
+        if any(isinstance(item.event, StepCompleted | RunPlanned) for item in batch):
+            self._show_run_on(self._window.pages.current)
 
     @Slot(str)
-    def _shown(self, key: str) -> None:
+    def _show_run_on(self, key: str) -> None:
+        """Show on page ``key`` what the run has done, if it is a page that does so."""
         if key == "schedule":
             self._show_applied()
         elif key == "timesteps":
@@ -133,19 +118,18 @@ class PageLinks(QObject):
 
     def _show_drawn(self) -> None:
         page = self._page("timesteps")
-        if page is None:
-            return
-        bins = self._window.document.value("timesteps.bins")
-        if bins not in BIN_COUNTS:
-            return
-        losses = [None if loss != loss else loss for loss in self._tally.mean_losses(bins).tolist()]
-        page.show_progress(self._tally.counts(bins).tolist(), losses)
+        if page is not None:
+            page.show_progress(bars_of(self._window.host.keeper.history))
 
     def _show_applied(self) -> None:
         page = self._page("schedule")
         if page is not None:
-            steps, rates = [s for s, _ in self._applied], [r for _, r in self._applied]
-            page.show_applied(steps, rates, max(self._total, 1))
+            history = self._window.host.keeper.history
+            steps, rates = thinned(
+                history.steps.place("step"), history.steps.mean("lr"), _MOST_DOTS
+            )
+            total = history.plan.total_steps if history.plan is not None else history.last_step
+            page.show_applied(steps.astype(int).tolist(), rates.tolist(), max(total, 1))
 
     def _page(self, key: str) -> Any:
         pages = self._window.pages

@@ -57,7 +57,8 @@ def ticket_chart():
     chart = TicketChart()
     chart.set_view(TicketView.of_settings(document.value, 8000))
     chart.set_ghost(tuple(1.0 + k / 20 for k in range(20)))
-    chart.set_progress([c // 3 for c in chart.view.counts()], [0.1 + k / 100 for k in range(20)])
+    counts = chart.view.counts()
+    chart.set_progress(counts, [c // 3 for c in counts], [0.1 + k / 100 for k in range(20)])
     chart.choose([2])
     chart.lock([16], on=True)
     return chart

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import sys
 from pathlib import Path
@@ -17,10 +18,12 @@ from aozora.config.checks import ticket_pool
 from aozora.config.codec import decode_config, encode_config
 from aozora.config.schema import TrainConfig
 from aozora.config.ticket_segments import SegmentedPool
+from aozora.events import to_json
 from gui import theme
 from gui.charts.axes import log_text, log_ticks
 from gui.charts.numbers import short_number
 from gui.charts.pace import DrawPace
+from gui.charts.run_history import RunPart
 from gui.charts.view import ChartView
 from gui.document import Document
 from gui.engine import resume_wizard
@@ -30,10 +33,11 @@ from gui.engine.host import EngineHost
 from gui.engine.mailbox import Arrived
 from gui.engine.resume_plan import moved_places, plan_resume, resumed_settings
 from gui.engine.resume_wizard import ResumeWizard
+from gui.engine.run_folders import load_history, planned_rates
 from gui.engine.state_question import StateFacts, StateQuestion, parse_answer
 from gui.engine.states import EngineEnded, RunState, StartRequested, advance
 from gui.pages.console import ConsolePage
-from gui.pages.run import RunPage, planned_curve
+from gui.pages.run import RunPage
 from gui.pages.run_toolbar import slider_of, smoothing_of
 from gui.pages.runs import RunsPage
 from gui.pages.sample_files import grid_of, parse_name
@@ -137,15 +141,82 @@ def test_a_recorded_run_is_shown_with_its_drawn_curve(qtbot, document, host, tmp
     assert not page.body.isVisible()
 
 
+def curve_of(folder):
+    return decode_config(json.loads((folder / "config.json").read_text())).schedule.learning_rate
+
+
 def test_the_drawn_curve_is_the_engines_own(tmp_path):
     folder = cases.write_run(tmp_path, "demo-1", [cases.begun()])
-    curve = planned_curve(folder, 100)
-    schedule = decode_config({}).schedule.learning_rate
-    assert curve(np.array([1.0, 50.0, 100.0])).tolist() == [
+    rates = planned_rates([RunPart(str(folder), 0, 100)])
+    schedule = curve_of(folder)
+    assert rates.at(np.array([1.0, 50.0, 100.0])).tolist() == [
         schedule.at_step(0, 100),
         schedule.at_step(49, 100),
         schedule.at_step(99, 100),
     ]
+    assert planned_rates([RunPart(str(folder), 0)]) is None
+    assert planned_rates([RunPart(str(tmp_path / "gone"), 0, 100)]) is None
+
+
+def a_resumed_run(output):
+    """Write a run of 10 steps that went on from step 6 to 20 with another curve; return both."""
+    first = cases.write_run(output, "demo-1", [cases.begun(), cases.planned(10)])
+    curves = ([[0, 1e-6], [1, 1e-6]], [[0, 1e-5], [1, 2e-5]])
+    folders = [first]
+    events = [cases.begun("/moved", 6), cases.planned(20, 6), *cases.steps(7, 20)]
+    folders.append(cases.write_run(output, "demo-2", events, started=50, resumed_from="x"))
+    lines = [to_json(e, "r1", 1_000_000.0 + e.step) for e in cases.steps(1, 10, 10)]
+    with (first / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+    for folder, curve in zip(folders, curves, strict=True):
+        plain = {"schema": 1, "schedule": {"learning_rate": curve}}
+        (folder / "config.json").write_text(json.dumps(plain), encoding="utf-8")
+    return folders
+
+
+def test_each_part_of_a_resumed_run_has_the_curve_that_was_in_force(tmp_path):
+    first, second = a_resumed_run(tmp_path)
+    history = load_history(second)
+    assert history.parts == (RunPart(str(first), 0, 10), RunPart(str(second), 6, 20))
+    rates = planned_rates(history.parts)
+    assert rates.end == 20
+    steps = rates.steps(1, 20, 4)
+    assert {1, 6, 7, 20} <= set(steps.tolist())
+    values = dict(zip(steps.tolist(), rates.at(steps).tolist(), strict=True))
+    assert values[6] == 1e-6
+    assert values[7] == curve_of(second).at_step(6, 20)
+    assert values[20] == 2e-5
+    (first / "config.json").unlink()
+    assert math.isnan(planned_rates(history.parts).at(np.array([6.0]))[0])
+
+
+def test_a_part_that_was_done_again_from_its_start_is_gone():
+    history = cases.fed(
+        cases.begun("/a"),
+        cases.planned(10),
+        cases.begun("/b", 4),
+        cases.planned(20, 4),
+        cases.begun("/c", 4),
+        cases.planned(30, 4),
+    )
+    assert [part.folder for part in history.parts] == ["/a", "/c"]
+    assert [part.total_steps for part in history.parts] == [10, 30]
+
+
+@pytest.mark.parametrize("place", ["step", "seconds", "epoch"])
+def test_the_chart_of_the_rates_draws_them_in_every_measure(qtbot, document, host, tmp_path, place):
+    _, second = a_resumed_run(tmp_path)
+    page = shown(qtbot, RunPage(document, host))
+    page.show_run(second)
+    qtbot.waitUntil(lambda: page.group.history.last_step == 20, timeout=5_000)
+    page.group.set_view(page.group.view.along(place))
+    item = page.group.chart("learning_rate")._planned_item
+    places = page.group.history.steps.place(place)
+    # A resumed run's clock goes on where it stood, so that both steps may share a place in time.
+    before = np.flatnonzero(np.isclose(item.xData, places[5]))[0]
+    after = np.flatnonzero(np.isclose(item.xData, places[6]))[-1]
+    assert item.yData[before] == pytest.approx(-6.0)
+    assert item.yData[after] == pytest.approx(math.log10(curve_of(second).at_step(6, 20)))
 
 
 def test_nothing_is_drawn_while_the_page_cannot_be_seen(qtbot, document, host):

@@ -523,7 +523,8 @@ def test_a_run_that_died_is_offered_once(world, qtbot, tmp_path):
 
 
 def test_setup_pages_show_what_the_run_has_applied(make_world, qtbot, tmp_path):
-    events = [RunStarted(run_id="r", folder=str(tmp_path)), planned()]
+    plan = dataclasses.replace(planned(), ticket_counts=[5] * 20)
+    events = [RunStarted(run_id="r", folder=str(tmp_path)), plan]
     steps = [_event(StepCompleted, step=n, total_steps=4, lr=n * 1e-7, loss=0.5) for n in (1, 2)]
     steps = [dataclasses.replace(s, timesteps=[30.0], sample_losses=[0.25]) for s in steps]
     world = make_world([*events, *steps])
@@ -537,11 +538,14 @@ def test_setup_pages_show_what_the_run_has_applied(make_world, qtbot, tmp_path):
     world.window.desk.train()
     qtbot.waitUntil(lambda: world.host.status.step == 2)
     world.window.show_page("schedule")
-    assert applied[-1] == ([1, 2], [1e-7, 2e-7], 4)
+    steps, rates, total = applied[-1]
+    assert (steps, total) == ([1, 2], 4)
+    assert rates == pytest.approx([1e-7, 2e-7])
     world.window.show_page("timesteps")
-    counts, losses = drawn[-1]
-    assert counts == [2] + [0] * 19
-    assert losses == [0.25] + [None] * 19
+    (bars,) = drawn[-1]
+    assert bars.planned == (5,) * 20
+    assert bars.drawn == (2,) + (0,) * 19
+    assert bars.losses[0] == 0.25
 
 
 # The check

@@ -12,9 +12,10 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QLineEdit, QMenu
 
 from aozora.config.checks import ticket_pool
+from gui.charts.timestep_bars import TimestepBars
 from gui.document import Document
 from gui.editors.ticket_table import SHARE, TICKETS, WEIGHT
-from gui.pages.timesteps import DISTRIBUTION, Page
+from gui.pages.timesteps import BINS, DISTRIBUTION, Page
 
 Key = Qt.Key
 NONE = Qt.KeyboardModifier.NoModifier
@@ -396,9 +397,25 @@ def test_without_a_known_length_there_are_shares_but_no_tickets(page, document):
 
 def test_what_a_run_has_drawn_is_shown_in_the_bars(page, chart):
     counts = chart.view.counts()
-    page.show_progress([c // 2 for c in counts], [0.1] * 19 + [None])
-    assert chart.scene().drawn == tuple(c // 2 for c in counts)
+    half = tuple(c // 2 for c in counts)
+    page.show_progress(TimestepBars(counts, half, (0.1,) * 19 + (math.nan,)))
+    assert (chart.scene().planned, chart.scene().drawn) == (counts, half)
     assert not chart.grab().isNull()
+    assert "drawn so far, of the whole run" in page.editor.notice.text()
+
+
+def test_a_run_of_another_pool_is_measured_by_its_own_tickets_and_said_to_be(page, chart, document):
+    planned = (800,) * 10 + (200,) * 10
+    page.show_progress(TimestepBars(planned, (80,) * 10 + (20,) * 10, (0.1,) * 20))
+    assert chart.scene().planned == planned
+    assert "draws from another pool than these bars" in page.editor.notice.text()
+    document.set_values({BINS: 10}, "x")
+    assert chart.scene().drawn == chart.scene().losses == ()
+    assert "The run has 20 bars" in page.editor.notice.text()
+    document.set_values({BINS: 20}, "x")
+    assert sum(chart.scene().drawn) == 1000
+    page.show_progress(TimestepBars())
+    assert "run" not in page.editor.notice.text()
 
 
 def test_the_chart_speaks(chart):
