@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = _verb(verbs, "inspect", _inspect, "say what a model or state file is")
     inspect.add_argument("file", type=Path)
+    inspect.add_argument("--layers", action="store_true", help="list the parameters of its UNet")
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
     presets = _verb(verbs, "presets", _presets, "list presets, or print one")
@@ -308,12 +309,13 @@ def _fit(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from aozora import api
 
-    facts = api.inspect(options.file)
+    facts: dict[str, Any] = dict((api.layers if options.layers else api.inspect)(options.file))
     if options.json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
+        width = max(22, *map(len, facts))
         for key, value in facts.items():
-            print(f"{key:22} {value}")
+            print(f"{key:{width}} {value}")
     return DONE
 
 

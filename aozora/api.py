@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aozora.events import EventSink
     from aozora.training.check import CheckReport
 
-__all__ = ["RunControl", "cache", "check", "demo", "inspect", "stored_config", "train"]
+__all__ = ["RunControl", "cache", "check", "demo", "inspect", "layers", "stored_config", "train"]
 
 
 def train(
@@ -55,6 +55,17 @@ def inspect(path: Path) -> dict[str, Any]:
     from aozora.training.inspect import inspect as inspect_file
 
     return inspect_file(path)
+
+
+def layers(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every UNet parameter of the model in ``path`` by its name.
+
+    Raises:
+        ModelFileError: if it is no SDXL model, or cannot be read.
+    """
+    from aozora.training.inspect import layers as read_layers
+
+    return read_layers(path)
 
 
 def stored_config(state: Path) -> dict[str, Any]:

@@ -22,6 +22,18 @@ def inspect(path: Path) -> dict[str, Any]:
     return _state_facts(path) if path.suffix == ".pt" else _model_facts(path)
 
 
+def layers(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every UNet parameter of a model by its diffusers name.
+
+    Only headers are read, so that a window can ask at every change.
+
+    Raises:
+        ModelFileError: if it is no SDXL model, or cannot be read.
+    """
+    with open_model(path, verify=False) as source:
+        return source.unet_shapes()
+
+
 def _model_facts(path: Path) -> dict[str, Any]:
     with open_model(path) as source:
         facts = source.facts

@@ -12,6 +12,7 @@ import pytest
 
 from aozora.config.codec import encode_config
 from aozora.events import RunFinished, RunStarted, StepCompleted, from_json
+from aozora.model.opening import open_model
 from aozora.training.checkpointing import list_checkpoints, read_state
 
 
@@ -244,6 +245,13 @@ def test_inspect_tells_models_and_states_apart(config_file, base_model, tmp_path
     state = json.loads(aozora("inspect", saved.state, "--json").stdout)
     assert state["step"] == 1
     assert aozora("inspect", tmp_path / "none").returncode == 2
+
+
+def test_inspect_lists_the_layers_of_a_model(base_model, tmp_path):
+    layers = json.loads(aozora("inspect", base_model, "--layers", "--json").stdout)
+    with open_model(base_model) as source:
+        assert layers == {name: list(shape) for name, shape in source.unet_shapes().items()}
+    assert aozora("inspect", tmp_path / "none", "--layers").returncode == 2
 
 
 def test_presets_doctor_and_settings_reference_print(tmp_path):
