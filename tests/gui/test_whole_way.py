@@ -117,7 +117,7 @@ def outcome(process, folder):
         process.wait()
     said = (folder / "said.txt").read_text(encoding="utf-8", errors="replace")
     seen_file = folder / "seen.json"
-    assert seen_file.is_file(), said
+    assert seen_file.is_file(), f"ended with {process.returncode}: {said}"
     seen = json.loads(seen_file.read_text(encoding="utf-8"))
     assert not seen["fault"], f"{seen['fault']}\n{said}"
     assert "Traceback" not in said
