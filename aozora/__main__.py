@@ -92,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     _config_arguments(check)
     check.add_argument("--json", action="store_true", help="print JSON")
 
+    dataset = _verb(verbs, "dataset", _dataset, "count tokens of captions, and what is encoded")
+    _config_arguments(dataset)
+    dataset.add_argument("--json", action="store_true", help="print JSON, with every picture")
+
     fit = _verb(verbs, "fit", _fit, "say with which settings a run fits a computer")
     _config_arguments(fit)
     fit.add_argument("--vram", metavar="GIB", type=float, help="a card with that much memory")
@@ -287,12 +291,25 @@ def _cache(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from aozora import api
 
-    report = api.check(_config_of(options))
+    config = _config_of(options)
+    report = api.check(config)
     if options.json:
         print(json.dumps(report.to_plain(), indent=2, ensure_ascii=False))
     else:
-        print(report.to_text())
+        figures = [] if report.problems else api.dataset(config).lines()
+        print("\n".join([report.to_text(), *figures]))
     return BAD_INPUT if report.problems else DONE
+
+
+def _dataset(options: argparse.Namespace) -> int:
+    from aozora import api
+
+    report = api.dataset(_config_of(options))
+    if options.json:
+        print(json.dumps(report.to_plain(), ensure_ascii=False))
+    else:
+        print(report.to_text())
+    return DONE
 
 
 def _fit(options: argparse.Namespace) -> int:

@@ -15,8 +15,19 @@ if TYPE_CHECKING:
     from aozora.demo.run import DemoReport
     from aozora.events import EventSink
     from aozora.training.check import CheckReport
+    from aozora.training.dataset_report import DatasetReport
 
-__all__ = ["RunControl", "cache", "check", "demo", "inspect", "layers", "stored_config", "train"]
+__all__ = [
+    "RunControl",
+    "cache",
+    "check",
+    "dataset",
+    "demo",
+    "inspect",
+    "layers",
+    "stored_config",
+    "train",
+]
 
 
 def train(
@@ -44,6 +55,17 @@ def check(config: TrainConfig) -> CheckReport:
     from aozora.training.check import check as check_run
 
     return check_run(config)
+
+
+def dataset(config: TrainConfig) -> DatasetReport:
+    """Return the lengths of captions and what is encoded already, encoding nothing.
+
+    Raises:
+        AozoraError: if folders or model cannot be used.
+    """
+    from aozora.training.dataset_report import report_dataset
+
+    return report_dataset(config)
 
 
 def inspect(path: Path) -> dict[str, Any]:

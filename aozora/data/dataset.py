@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 from aozora.data.buckets import BucketFit, Shape, bucket_shapes, fit_to_bucket
+from aozora.data.captions import show_text
 from aozora.data.scan import ImageRecord, SkippedItem
 from aozora.errors import DatasetError
 
@@ -103,7 +104,7 @@ def build_dataset(
         if fit is None:
             size = f"{record.width} x {record.height}"
             reason = f"it is {size} pixels, less than one step of {step}, and enlarging is off"
-            skipped.append(SkippedItem(record.relative, reason))
+            skipped.append(SkippedItem(record.relative, reason, show_text(str(record.path))))
         else:
             items.append(DatasetItem(record, fit))
     if not items:

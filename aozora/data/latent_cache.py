@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -65,6 +65,14 @@ def latent_key(item: DatasetItem, spec: LatentSpec) -> str:
     )
 
 
+def latent_keys(items: Iterable[DatasetItem], spec: LatentSpec) -> dict[str, list[DatasetItem]]:
+    """Return the pictures by the key of their latent, which equal ones share."""
+    by_key: dict[str, list[DatasetItem]] = {}
+    for item in items:
+        by_key.setdefault(latent_key(item, spec), []).append(item)
+    return by_key
+
+
 def build_latents(
     items: Sequence[DatasetItem],
     store: CacheStore,
@@ -99,9 +107,7 @@ def build_latents(
     Raises:
         CacheError: if the cache cannot be read or written.
     """
-    by_key: dict[str, list[DatasetItem]] = {}
-    for item in items:
-        by_key.setdefault(latent_key(item, spec), []).append(item)
+    by_key = latent_keys(items, spec)
     tally = CacheTally(store, by_key, verify=verify)
     todo = {key: by_key[key][0] for key in tally.missing}
     problems: dict[str, str] = {}

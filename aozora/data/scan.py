@@ -39,6 +39,7 @@ class ImageRecord:
         repeats: How often it is drawn in an epoch.
         content_hash: Hash of the bytes of the file.
         has_alpha: Whether parts are transparent, so that the background matters.
+        folder: Number of the dataset folder it belongs to.
     """
 
     path: Path
@@ -50,14 +51,22 @@ class ImageRecord:
     repeats: int
     content_hash: str
     has_alpha: bool = False
+    folder: int = 0
 
 
 @dataclass(frozen=True)
 class SkippedItem:
-    """One file left out, and why."""
+    """One file left out, and why.
+
+    Attributes:
+        path: Its name in the dataset, or where it is.
+        reason: Why it is left out.
+        file: Where it is, as text that any stream can take.
+    """
 
     path: str
     reason: str
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -223,7 +232,7 @@ def _report(
     for file, result in zip(found, checked, strict=False):
         name = show_text(str(file.path))
         if result.problem or result.caption is None:
-            skipped.append(SkippedItem(name, result.problem))
+            skipped.append(SkippedItem(name, result.problem, name))
             continue
         notes = (*result.facts.notes, *result.caption.notes)
         texts.extend(f"{name}: {note}" for note in notes)
@@ -253,6 +262,7 @@ def _record(file: FoundFile, facts: FileFacts, caption: Caption) -> ImageRecord:
         repeats=file.repeats,
         content_hash=facts.content_hash,
         has_alpha=facts.has_alpha,
+        folder=file.folder,
     )
 
 

@@ -65,6 +65,18 @@ def one_chunk(caption: str) -> int:
     return 1
 
 
+def text_keys(captions: Iterable[str], spec: TextSpec, count_chunks: CountChunks) -> dict[str, str]:
+    """Return each different caption by its key, and always the empty one.
+
+    Args:
+        captions: What pictures are trained with.
+        spec: What the embeddings depend on besides the captions.
+        count_chunks: How many chunks a caption is encoded in.
+    """
+    unique = dict.fromkeys([NULL_CAPTION, *captions])
+    return {text_key(caption, count_chunks(caption), spec): caption for caption in unique}
+
+
 def build_text(
     captions: Iterable[str],
     store: CacheStore,
@@ -95,13 +107,11 @@ def build_text(
         CacheError: if the cache cannot be read or written.
         NumericsError: if an encoder gives values that are not finite.
     """
-    unique = dict.fromkeys([NULL_CAPTION, *captions])
-    chunks = {caption: count_chunks(caption) for caption in unique}
-    by_key = {text_key(caption, count, spec): caption for caption, count in chunks.items()}
+    by_key = text_keys(captions, spec, count_chunks)
     tally = CacheTally(store, by_key, verify=verify)
     groups: dict[int, list[str]] = {}
     for key in tally.missing:
-        groups.setdefault(chunks[by_key[key]], []).append(key)
+        groups.setdefault(count_chunks(by_key[key]), []).append(key)
     done = 0
     for count, keys in groups.items():
         for start in range(0, len(keys), batch_size):

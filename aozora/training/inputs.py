@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +14,18 @@ from aozora.config.chance import chance_key
 from aozora.config.schema import TrainConfig
 from aozora.data.batch_plan import BatchPlan
 from aozora.data.cache_build import CacheReport
-from aozora.data.cache_store import CacheStore
 from aozora.data.dataset import Dataset, DatasetItem, build_dataset, dataset_fingerprint
-from aozora.data.images import parse_colour
-from aozora.data.latent_cache import KIND as LATENT_KIND
-from aozora.data.latent_cache import LatentSpec, build_latents
+from aozora.data.latent_cache import build_latents
 from aozora.data.loader import BatchLoader
 from aozora.data.scan import SkippedItem, scan_folders
-from aozora.data.text_cache import KIND as TEXT_KIND
-from aozora.data.text_cache import TextSpec, build_text
+from aozora.data.text_cache import build_text
 from aozora.errors import DatasetError
 from aozora.events import EventSink, ItemSkipped, Phase, Progressed, Warned
 from aozora.model.image_encoding import encode_images
-from aozora.model.key_map import Component
 from aozora.model.loading import load_text_encoders, load_vae
 from aozora.model.source import ModelSource
 from aozora.model.text_encoding import encode_text
-from aozora.model.tokenizers import load_tokenizer
-from aozora.runtime import cache_folder, write_json_atomic
+from aozora.training.cache_keys import CacheKeys, CaptionLengths, cache_root
 from aozora.training.control import RunControl
 from aozora.training.device import release_memory
 from aozora.training.within_memory import WithinMemory
@@ -41,10 +33,6 @@ from aozora.training.within_memory import WithinMemory
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
-
-log = logging.getLogger(__name__)
-
-_TOKENS_PER_CHUNK = 75
 
 
 class StoppedEarly(Exception):
@@ -95,11 +83,6 @@ class Pictures:
             batch_size,
             seed,
         )
-
-
-def cache_root(config: TrainConfig) -> Path:
-    """Return the folder of the caches."""
-    return Path(config.cache.folder) if config.cache.folder else cache_folder()
 
 
 def find_pictures(
@@ -179,25 +162,8 @@ class Encoders:
         self._device = device
         self._emit = emit
         self._control = control
-        self._root = cache_root(config)
-        self._tokenizer = load_tokenizer(
-            Path(config.model.tokenizer) if config.model.tokenizer else None,
-            Path(config.model.base),
-        )
-        hashes = _ComponentHashes(self._root / "component-hashes.json", source)
-        self._text_spec = TextSpec(
-            encoder_hash=hashes.of("te1"),
-            encoder_2_hash=hashes.of("te2"),
-            tokenizer_hash=self._tokenizer.fingerprint,
-            dtype=config.cache.text,
-        )
-        self._latent_spec = LatentSpec(
-            vae_hash=hashes.of("vae"),
-            dtype=config.cache.latents,
-            background=parse_colour(config.data.background),
-        )
-        self._texts = CacheStore(self._root, TEXT_KIND)
-        self._latents = CacheStore(self._root, LATENT_KIND)
+        self._lengths = CaptionLengths(config)
+        self._keys = CacheKeys(config, source, self._lengths)
 
     def encode_text(self, pictures: Pictures) -> CacheReport:
         """Encode every caption that is not in the cache.
@@ -207,6 +173,7 @@ class Encoders:
         """
         captions = [item.record.caption for item in (*pictures.trained, *pictures.held_out)]
         self._warn_of_cut_captions(captions)
+        tokenizer = self._lengths.tokenizer
 
         def load(device: torch.device) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
             return load_text_encoders(self._source, torch.float32, device, warn=self._warn)
@@ -216,8 +183,8 @@ class Encoders:
             batch: list[str],
             device: torch.device,
         ) -> tuple[Tensor, Tensor]:
-            count = self._count_chunks(batch[0])
-            pairs = [self._tokenizer.encode_chunks(caption, count) for caption in batch]
+            count = self._lengths.num_chunks(batch[0])
+            pairs = [tokenizer.encode_chunks(caption, count) for caption in batch]
             ids = torch.tensor([list(pair.ids) for pair in pairs], device=device)
             ids_2 = torch.tensor([list(pair.ids_2) for pair in pairs], device=device)
             return encode_text(*encoders, ids, ids_2)
@@ -226,10 +193,10 @@ class Encoders:
 
         report = build_text(
             captions,
-            self._texts,
+            self._keys.texts,
             encode,
-            self._text_spec,
-            count_chunks=self._count_chunks,
+            self._keys.text_spec,
+            count_chunks=self._lengths.num_chunks,
             batch_size=self._config.cache.text_batch,
             on_progress=self._progress("encode_text"),
             should_stop=lambda: self._control.should_stop,
@@ -254,9 +221,9 @@ class Encoders:
 
         report = build_latents(
             [*pictures.trained, *pictures.held_out],
-            self._latents,
+            self._keys.latents,
             encode,
-            self._latent_spec,
+            self._keys.latent_spec,
             batch_size=self._config.cache.vae_batch,
             max_pixels=self._config.data.max_megapixels * 1_000_000,
             on_progress=self._progress("encode_pictures"),
@@ -270,11 +237,11 @@ class Encoders:
         model = self._config.model
         return BatchLoader(
             items,
-            self._latents,
-            self._latent_spec,
-            self._texts,
-            self._text_spec,
-            count_chunks=self._count_chunks,
+            self._keys.latents,
+            self._keys.latent_spec,
+            self._keys.texts,
+            self._keys.text_spec,
+            count_chunks=self._lengths.num_chunks,
             latent_shift=model.vae_shift,
             latent_scale=model.vae_scale or self._source.facts.vae_scaling_factor,
         )
@@ -296,21 +263,14 @@ class Encoders:
 
         return report
 
-    def _count_chunks(self, caption: str) -> int:
-        """Return how many chunks of 75 tokens ``caption`` takes, at most as many as are allowed."""
-        allowed = self._config.captions.tokens // _TOKENS_PER_CHUNK
-        needed = -(-self._tokenizer.num_tokens(caption) // _TOKENS_PER_CHUNK)
-        return max(1, min(needed, allowed))
-
     def _warn_of_cut_captions(self, captions: list[str]) -> None:
-        limit = self._config.captions.tokens
-        cut = {c for c in captions if self._tokenizer.num_tokens(c) > limit}
+        cut = set(filter(self._lengths.is_cut, captions))
         if cut:
-            longest = max(self._tokenizer.num_tokens(caption) for caption in cut)
+            longest = max(map(self._lengths.num_tokens, cut))
             self._emit(
                 Warned(
-                    text=f"{len(cut)} captions are longer than {limit} tokens and are cut (the"
-                    f" longest has {longest}); captions.tokens sets the limit"
+                    text=f"{len(cut)} captions are longer than {self._lengths.limit} tokens and are"
+                    f" cut (the longest has {longest}); captions.tokens sets the limit"
                 )
             )
 
@@ -325,48 +285,6 @@ def summarise(report: CacheReport) -> list[str]:
     if report.kept_fp32:
         words.append(f"{report.kept_fp32} kept in fp32")
     return words
-
-
-class _ComponentHashes:
-    """Hashes of model parts, remembered by path, size and time since they read gigabytes.
-
-    Args:
-        path: Where they are remembered.
-        source: The opened model.
-    """
-
-    def __init__(self, path: Path, source: ModelSource) -> None:
-        self._path = path
-        self._source = source
-
-    def of(self, component: Component) -> str:
-        """Return the hash of a part.
-
-        Raises:
-            ModelFileError: if the model has none.
-        """
-        self._source.component(component)
-        place = self._source.facts.components[component].path
-        if not place.is_file():
-            return self._source.component_hash(component)
-        stat = place.stat()
-        key = f"{place.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{component}"
-        known = self._known()
-        if key not in known:
-            known = {**self._known(), key: self._source.component_hash(component)}
-            write_json_atomic(self._path, known, sync=False)
-        return known[key]
-
-    def _known(self) -> dict[str, str]:
-        try:
-            known = json.loads(self._path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            # It only saves time; what cannot be read is made again.
-            log.warning("%s cannot be read (%s); hashes are computed anew", self._path, error)
-            return {}
-        return known if isinstance(known, dict) else {}
 
 
 def require_encoders(source: ModelSource) -> None:
