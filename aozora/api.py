@@ -26,6 +26,7 @@ __all__ = [
     "inspect",
     "layers",
     "stored_config",
+    "stored_tickets",
     "train",
 ]
 
@@ -100,6 +101,18 @@ def stored_config(state: Path) -> dict[str, Any]:
 
     config: dict[str, Any] = read_state(state)["config"]
     return config
+
+
+def stored_tickets(state: Path) -> list[dict[str, Any]]:
+    """Return the timestep tickets in a state file, as `SegmentedPool.to_json` writes them.
+
+    Raises:
+        CheckpointError: if it is not a readable state.
+    """
+    from aozora.training.checkpointing import read_state
+
+    tickets: list[dict[str, Any]] = read_state(state)["tickets"]
+    return tickets
 
 
 def demo(folder: Path, on_event: EventSink, control: RunControl | None = None) -> DemoReport | None:

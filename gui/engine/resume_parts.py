@@ -1,13 +1,18 @@
-"""Two small controls of the resume dialog, in the window's look."""
+"""Small controls of the resume dialog, in the window's look."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt, Signal, Slot
 from PySide6.QtGui import QKeyEvent, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QLineEdit, QRadioButton, QWidget
+from PySide6.QtWidgets import QButtonGroup, QLineEdit, QRadioButton, QVBoxLayout, QWidget
 
+from aozora.config.ticket_segments import OnResume
 from gui import theme
-from gui.words import whole
+from gui.engine.resume_tickets import RULES, TicketsLeft
+from gui.forms.controls import TonedLabel
+from gui.words import counted, tr, whole
 
 _MARK = 16
 
@@ -116,3 +121,54 @@ class CountField(QLineEdit):
     def is_valid(self) -> bool:
         """Whether what is typed is what it holds."""
         return bool(self.property("invalid") != "true")
+
+
+class TicketChoice(QWidget):
+    """Asks where the samples left of a resumed run get their timestep tickets.
+
+    Signals:
+        changed(): the person chose.
+    """
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.options: dict[OnResume, Option] = {rule: Option("") for rule in RULES}
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, theme.GAP_1, 0, theme.GAP_1)
+        column.setSpacing(theme.GAP_1)
+        column.addWidget(TonedLabel(self.tr("Timestep tickets of the samples left"), tone="text"))
+        group = QButtonGroup(self)
+        for option in self.options.values():
+            group.addButton(option)
+            column.addWidget(option)
+            option.clicked.connect(self.changed)
+
+    @property
+    def value(self) -> OnResume:
+        """The rule that is chosen."""
+        return next(rule for rule, option in self.options.items() if option.isChecked())
+
+    def offer(self, tickets: Mapping[OnResume, TicketsLeft], chosen: OnResume) -> None:
+        """Show what each rule would draw, with ``chosen`` marked."""
+        for rule, option in self.options.items():
+            option.setText(tickets_words(rule, tickets[rule]))
+            option.setChecked(rule == chosen)
+            option.updateGeometry()
+
+
+def tickets_words(rule: OnResume, left: TicketsLeft) -> str:
+    """Return in words what ``rule`` would draw."""
+    # How many batches are short only the pictures tell, so new counts are near, not exact.
+    new = counted(left.new, tr("new ticket"), tr("new tickets"))
+    if rule == "rebuild":
+        unused = counted(left.unused, tr("old one is dropped"), tr("old ones are dropped"))
+        return tr("Deal anew: about {0}; {1}").format(new, unused)
+    old = counted(left.old, tr("old ticket"), tr("old tickets"))
+    if left.unused:
+        unused = counted(left.unused, tr("is never drawn"), tr("are never drawn"))
+        return tr("Finish the old pool: {0} to the end; {1}").format(old, unused)
+    if not left.new:
+        return tr("Finish the old pool: {0} to the end; the new one never begins").format(old)
+    return tr("Finish the old pool: {0}, then about {1}").format(old, new)

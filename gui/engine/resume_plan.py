@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from aozora.config.codec import decode_config
-from aozora.config.resume_rules import is_compared_by_content, is_under, must_match
+from aozora.config.resume_rules import is_compared_by_content, must_match
+from aozora.config.ticket_segments import OnResume, SegmentedPool
 from aozora.errors import ConfigError
+from gui.engine.resume_tickets import TicketsLeft, ticket_choice
 from gui.settings_tree import changed_paths, effective, value_at, with_value
 
-_OF_THE_POOL = ("timesteps", "training.steps", "training.epochs")
 _OWN_PLACES = ("model.base", "model.vae", "cache.folder", "output.folder")
 
 Settings = Mapping[str, Any]
@@ -29,8 +30,8 @@ class ResumePlan:
         rate_before: Rate of the last step in the state; NaN when unknown.
         rate_after: Rate of the first step after it; NaN when unknown.
         ends_before: Whether the run would have no step left.
-        deals_anew: Whether the samples left come from a new pool of timestep tickets, as the engine
-            makes one when the pool or its size is another one.
+        tickets: What the samples left would draw by each rule, when the pool of timestep tickets or
+            its size is another one; empty when the pool just goes on, or that is not known.
     """
 
     forbidden: tuple[str, ...]
@@ -38,7 +39,7 @@ class ResumePlan:
     rate_before: float
     rate_after: float
     ends_before: bool
-    deals_anew: bool
+    tickets: Mapping[OnResume, TicketsLeft]
 
     @property
     def jump(self) -> float:
@@ -57,8 +58,23 @@ def without_schema(settings: Settings) -> dict[str, Any]:
     return {key: copy.deepcopy(value) for key, value in settings.items() if key != "schema"}
 
 
-def plan_resume(stored: Settings, wanted: Settings, step: int) -> ResumePlan:
-    """Return what it would mean to go on at ``step`` of a run of ``stored`` with ``wanted``."""
+def plan_resume(
+    stored: Settings,
+    wanted: Settings,
+    step: int,
+    *,
+    samples: int = 0,
+    tickets: SegmentedPool | None = None,
+) -> ResumePlan:
+    """Return what it would mean to go on at ``step`` of a run of ``stored`` with ``wanted``.
+
+    Args:
+        stored: The settings in the state.
+        wanted: Those to go on with.
+        step: Steps done.
+        samples: Samples drawn.
+        tickets: The tickets in the state, if they are known.
+    """
     before, after = without_schema(stored), without_schema(wanted)
     changed = _leaves(
         path for path in changed_paths(before, after) if not is_compared_by_content(path)
@@ -71,7 +87,7 @@ def plan_resume(stored: Settings, wanted: Settings, step: int) -> ResumePlan:
         rate_before=_rate(before, step - 1, old_total),
         rate_after=_rate(after, step, new_total),
         ends_before=0 < new_total <= step,
-        deals_anew=any(is_under(path, _OF_THE_POOL) for path in changed),
+        tickets=ticket_choice(tickets, samples, step, before, after) if tickets else {},
     )
 
 

@@ -8,16 +8,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import Qt, Slot
+from PySide6.QtCore import QEvent, Qt, Slot
 from PySide6.QtGui import QCloseEvent, QColor
 from PySide6.QtWidgets import (
     QAbstractItemView,
+    QApplication,
     QButtonGroup,
     QDialog,
     QGridLayout,
     QHBoxLayout,
     QHeaderView,
     QPushButton,
+    QScrollArea,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -25,11 +27,12 @@ from PySide6.QtWidgets import (
 )
 
 from aozora.config.schema import SCHEMA_VERSION
+from aozora.config.ticket_segments import OnResume, SegmentedPool
 from gui import theme
 from gui.charts.numbers import DASH, short_number
 from gui.document import Document
 from gui.engine.host import EngineHost
-from gui.engine.resume_parts import CountField, Option
+from gui.engine.resume_parts import CountField, Option, TicketChoice
 from gui.engine.resume_plan import (
     ResumePlan,
     moved_places,
@@ -39,12 +42,14 @@ from gui.engine.resume_plan import (
 )
 from gui.engine.state_question import StateFacts, StateQuestion
 from gui.forms.controls import Card, TonedLabel
-from gui.settings_tree import effective, value_at
+from gui.settings_tree import effective, value_at, with_value
 from gui.shell.compare import differences
 from gui.shell.form_page import PageHead
 from gui.words import counted, whole
 
 _NOTABLE_JUMP = 2.0
+_ROW_HEIGHT = 28
+_RULE = "timesteps.on_resume"
 
 
 class ResumeWizard(QDialog):
@@ -62,7 +67,8 @@ class ResumeWizard(QDialog):
         self._stored_steps = 0
         self.setWindowTitle(self.tr("Resume"))
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose, False)
-        self.resize(780, 640)
+        room = self.screen().availableSize()
+        self.resize(min(780, room.width()), min(740, room.height()))
         self.head = PageHead(self.tr("Resume a run"), state.name)
         self.head.purpose.setToolTip(str(state))
         self.message = TonedLabel(self.tr("Reading the state …"))
@@ -76,6 +82,8 @@ class ResumeWizard(QDialog):
         self.stored = Option(self.tr("Settings stored in the state"))
         self.current = Option(self.tr("Settings of the document"))
         self.steps = CountField()
+        self.tickets = TicketChoice()
+        self._rule: OnResume | None = None  # as the settings say, until chosen here
         self.note = TonedLabel()
         self.note.setWordWrap(True)
         self.table = self._make_table()
@@ -118,7 +126,8 @@ class ResumeWizard(QDialog):
         table.setHorizontalHeaderLabels(list(titles))
         table.setAccessibleName(self.tr("What differs"))
         table.verticalHeader().setVisible(False)
-        table.verticalHeader().setDefaultSectionSize(28)
+        table.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
+        table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         table.setShowGrid(False)
         table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
@@ -135,8 +144,19 @@ class ResumeWizard(QDialog):
         column.setSpacing(theme.GAP_3)
         column.addWidget(self.head)
         column.addWidget(self.message)
+        # On a low screen the rest scrolls; words are never cut off.
+        body = QWidget()
+        inner = QVBoxLayout(body)
+        inner.setContentsMargins(0, 0, 0, 0)
+        inner.setSpacing(theme.GAP_3)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        area.setWidget(body)
+        column.addWidget(area, 1)
         self._facts_card.body.addLayout(self._grid)
-        column.addWidget(self._facts_card)
+        inner.addWidget(self._facts_card)
         self._choice = Card(self.tr("Go on with"))
         group = QButtonGroup(self)
         for button in (self.stored, self.current):
@@ -153,13 +173,13 @@ class ResumeWizard(QDialog):
         row.addWidget(self.steps)
         row.addStretch(1)
         self._choice.body.addWidget(self._length)
+        self._choice.body.addWidget(self.tickets)
         self._choice.body.addWidget(self.note)
-        column.addWidget(self._choice)
+        inner.addWidget(self._choice)
         self._table_card = Card(self.tr("What differs"))
         self._table_card.body.addWidget(self.table)
-        column.addWidget(self._table_card, 1)
-        self._space = QWidget()
-        column.addWidget(self._space, 1)
+        inner.addWidget(self._table_card)
+        inner.addStretch(1)
         buttons = QHBoxLayout()
         buttons.addStretch(1)
         buttons.addWidget(self.cancel)
@@ -169,6 +189,7 @@ class ResumeWizard(QDialog):
         self.resume.clicked.connect(self.accept)
         self.stored.toggled.connect(self._refresh)
         self.steps.changed.connect(self._refresh)
+        self.tickets.changed.connect(self._choose_tickets)
         for widget in (self._facts_card, self._choice, self._table_card):
             widget.hide()
         self.resume.setEnabled(False)
@@ -194,8 +215,9 @@ class ResumeWizard(QDialog):
         self._stored_steps = self.steps.value if in_epochs else steps
         for widget in (self._facts_card, self._choice, self._table_card):
             widget.show()
-        self._space.hide()
         self._refresh()
+        # What was hidden has no place yet, and must not be seen without one.
+        QApplication.sendPostedEvents(None, QEvent.Type.LayoutRequest)
 
     def _show_facts(self, facts: StateFacts) -> None:
         values = effective(without_schema(facts.config))
@@ -221,19 +243,34 @@ class ResumeWizard(QDialog):
 
     def _wanted(self) -> dict[str, Any]:
         """Return the settings chosen now."""
-        document = self._document.overlay()
-        if self._facts is None or self.current.isChecked():
-            return document
-        is_changed = self.steps.value != self._stored_steps
-        steps = self.steps.value if is_changed else None
-        return resumed_settings(self._facts.config, document, steps=steps)
+        wanted = self._document.overlay()
+        if self._facts is not None and self.stored.isChecked():
+            is_changed = self.steps.value != self._stored_steps
+            steps = self.steps.value if is_changed else None
+            wanted = resumed_settings(self._facts.config, wanted, steps=steps)
+        return with_value(wanted, _RULE, self._rule) if self._rule is not None else wanted
+
+    @Slot()
+    def _choose_tickets(self) -> None:
+        self._rule = self.tickets.value
+        self._refresh()
 
     @Slot()
     def _refresh(self) -> None:
         if self._facts is None:
             return
-        stored = without_schema(self._facts.config)
-        self._plan = plan_resume(stored, self._wanted(), self._facts.step)
+        stored, wanted = without_schema(self._facts.config), self._wanted()
+        tickets = self._facts.tickets
+        self._plan = plan_resume(
+            stored,
+            wanted,
+            self._facts.step,
+            samples=self._facts.samples,
+            tickets=SegmentedPool.from_json(tickets) if tickets else None,
+        )
+        if self._plan.tickets:
+            self.tickets.offer(self._plan.tickets, value_at(effective(wanted), _RULE))
+        self.tickets.setVisible(bool(self._plan.tickets) and not self._plan.forbidden)
         against = plan_resume(stored, self._document.overlay(), self._facts.step)
         self.steps.setEnabled(self.stored.isChecked())
         self._fill_table(stored, against)
@@ -263,8 +300,10 @@ class ResumeWizard(QDialog):
                 if column == 3:
                     item.setForeground(QColor(theme.colour("error" if is_forbidden else "warn")))
                 self.table.setItem(number, column, item)
+        # As high as its rows are: it is the dialog that scrolls.
+        head = self.table.horizontalHeader().sizeHint().height()
+        self.table.setFixedHeight(head + _ROW_HEIGHT * len(rows) + theme.GAP_1)
         self._table_card.setVisible(bool(rows))
-        self._space.setVisible(not rows)
 
     def _show_note(self, plan: ResumePlan) -> None:
         if plan.forbidden:
@@ -280,7 +319,9 @@ class ResumeWizard(QDialog):
             text = self.tr("The run would end before this state: raise its steps to go on.")
             self._say(text, "error")
         else:
-            parts = [self._rate_text(plan), self._tickets_text(plan), self._moved_text()]
+            parts = [self._rate_text(plan), self._moved_text()]
+            if not plan.tickets:
+                parts.insert(1, self.tr("The timestep tickets that are left are drawn to the end."))
             is_jump = math.isfinite(plan.jump) and not (
                 1 / _NOTABLE_JUMP <= plan.jump <= _NOTABLE_JUMP
             )
@@ -292,11 +333,6 @@ class ResumeWizard(QDialog):
         text = self.tr("The learning rate goes on at {0}, after {1} in the last step (x{2}).")
         before, after = short_number(plan.rate_before), short_number(plan.rate_after)
         return text.format(after, before, f"{plan.jump:.2f}")
-
-    def _tickets_text(self, plan: ResumePlan) -> str:
-        if not plan.deals_anew:
-            return self.tr("The timestep tickets that are left are drawn to the end.")
-        return self.tr("The samples that are left get a new pool of timestep tickets.")
 
     def _moved_text(self) -> str:
         if self._facts is None or not self.stored.isChecked():

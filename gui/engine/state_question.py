@@ -1,7 +1,7 @@
 """What is in a state file, asked in a child process so that the window needs no torch.
 
 ``python -m gui.engine.state_question FILE`` prints one JSON object with ``facts``, as
-``aozora inspect --json`` has them, and ``config``, the settings stored in the state.
+``aozora inspect --json`` has them, ``config``, the settings stored in the state, and ``tickets``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +29,30 @@ class StateFacts:
         facts: Facts by name, as `aozora inspect` has them.
         config: The settings stored in it, all written out.
         problem: Why it cannot be read; then there is nothing else.
+        tickets: The timestep tickets stored in it, as `SegmentedPool.to_json` writes them.
     """
 
     facts: dict[str, Any]
     config: dict[str, Any]
     problem: str = ""
+    tickets: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def step(self) -> int:
         """The step it was saved at."""
         return int(self.facts.get("step", 0))
 
+    @property
+    def samples(self) -> int:
+        """Samples drawn until then."""
+        return int(self.facts.get("samples", 0))
+
 
 def parse_answer(output: str, said: str) -> StateFacts:
     """Return what the child answered."""
     try:
         data = json.loads(output)
-        return StateFacts(dict(data["facts"]), dict(data["config"]))
+        return StateFacts(dict(data["facts"]), dict(data["config"]), tickets=list(data["tickets"]))
     except (ValueError, KeyError, TypeError):
         lines = [line.removeprefix("Error: ") for line in said.splitlines() if line.strip()]
         errors = [line for line in said.splitlines() if line.startswith("Error: ")]
@@ -107,7 +114,11 @@ def main() -> int:
     stream, sys.stdout = sys.stdout, sys.stderr
     path = Path(sys.argv[1])
     try:
-        answer = {"facts": api.inspect(path), "config": api.stored_config(path)}
+        answer = {
+            "facts": api.inspect(path),
+            "config": api.stored_config(path),
+            "tickets": api.stored_tickets(path),
+        }
     except (AozoraError, OSError, KeyError) as error:
         text = error.message if isinstance(error, AozoraError) else f"{path}: {error!r}"
         sys.stderr.write(f"Error: {text}\n")

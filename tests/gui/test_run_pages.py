@@ -31,11 +31,14 @@ from gui.engine.desktop import DesktopLink, look_of
 from gui.engine.desktop_windows import Guid, awake_flags, progress_state
 from gui.engine.host import EngineHost
 from gui.engine.mailbox import Arrived
+from gui.engine.resume_parts import tickets_words
 from gui.engine.resume_plan import moved_places, plan_resume, resumed_settings
+from gui.engine.resume_tickets import TicketsLeft
 from gui.engine.resume_wizard import ResumeWizard
 from gui.engine.run_folders import load_history, planned_rates
 from gui.engine.state_question import StateFacts, StateQuestion, parse_answer
 from gui.engine.states import EngineEnded, RunState, StartRequested, advance
+from gui.forms.controls import TonedLabel
 from gui.pages.console import ConsolePage
 from gui.pages.run import RunPage
 from gui.pages.run_toolbar import slider_of, smoothing_of
@@ -596,22 +599,64 @@ def test_another_length_moves_the_rate_and_may_end_before_the_state():
     assert plan.rate_before == schedule.at_step(999, 2000)
 
 
+def state_tickets(config, samples):
+    return SegmentedPool.of(ticket_pool(decode_config(config)), samples)
+
+
 @pytest.mark.parametrize(
-    ("changes", "deals_anew"),
+    ("changes", "choice"),
     [
-        ({}, False),
-        ({"checkpoints__keep_last": 9}, False),
-        ({"training__steps": 3000}, True),
-        ({"timesteps__bins": 10}, True),
+        ({}, {}),
+        ({"checkpoints__keep_last": 9}, {}),
+        ({"timesteps__on_resume": "finish"}, {}),
+        (
+            {"training__steps": 3000},
+            {"rebuild": TicketsLeft(0, 2000, 1000), "finish": TicketsLeft(1000, 1000, 0)},
+        ),
+        (
+            {"training__steps": 1500},
+            {"rebuild": TicketsLeft(0, 500, 1000), "finish": TicketsLeft(500, 0, 500)},
+        ),
+        (
+            {"timesteps__bins": 10},
+            {"rebuild": TicketsLeft(0, 1000, 1000), "finish": TicketsLeft(1000, 0, 0)},
+        ),
+        ({"training__steps": 900}, {}),
+        ({"training__epochs": 3.0}, {}),
+        ({"timesteps__bins": 7}, {}),
     ],
 )
-def test_tickets_are_dealt_anew_as_the_engine_does(changes, deals_anew):
+def test_each_rule_says_what_the_engine_would_draw(changes, choice):
+    saved = state_tickets(stored(), 2000)
     wanted = stored(**changes)
-    assert plan_resume(stored(), wanted, 1000).deals_anew is deals_anew
-    before, after = decode_config(stored()), decode_config(wanted)
-    saved = SegmentedPool.of(ticket_pool(before), before.training.steps)
-    rebuilt = saved.rebuilt(1000, after.training.steps, ticket_pool(after))
-    assert (rebuilt != saved) is deals_anew
+    plan = plan_resume(stored(), wanted, 1000, samples=1000, tickets=saved)
+    assert plan.tickets == choice
+    assert plan_resume(stored(), wanted, 1000).tickets == {}
+    for rule, left in choice.items():
+        after = decode_config(wanted)
+        resumed = saved.resumed(1000, after.training.steps, ticket_pool(after), rule)
+        assert resumed.left_of_begun(1000, after.training.steps) == left.old
+
+
+def test_a_length_in_epochs_is_judged_by_its_own():
+    config = stored(training__epochs=4.0)
+    saved = state_tickets(config, 400)
+    longer = stored(training__epochs=6.0)
+    plan = plan_resume(config, longer, 100, samples=200, tickets=saved)
+    assert plan.tickets["finish"] == TicketsLeft(200, 200, 0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "left", "words"),
+    [
+        ("rebuild", TicketsLeft(0, 2000, 1), "Deal anew: about 2,000 new tickets; 1 old one is"),
+        ("finish", TicketsLeft(1, 2000, 0), "1 old ticket, then about 2,000 new tickets"),
+        ("finish", TicketsLeft(9, 0, 0), "9 old tickets to the end; the new one never begins"),
+        ("finish", TicketsLeft(9, 0, 5), "9 old tickets to the end; 5 are never drawn"),
+    ],
+)
+def test_what_a_rule_draws_is_said_in_words(rule, left, words):
+    assert words.replace(",", "") in tickets_words(rule, left).replace(",", "")
 
 
 def test_files_that_moved_are_taken_from_the_document(tmp_path):
@@ -640,8 +685,48 @@ def wizard_for(qtbot, document, facts, tmp_path):
 
 
 def facts_of(config, step=10):
-    facts = {"name": "demo", "step": step, "samples": 40, "optimizer": "raven_adamw"}
-    return StateFacts(facts, config)
+    facts = {"name": "demo", "step": step, "samples": 4 * step, "optimizer": "raven_adamw"}
+    total = 4 * decode_config(config).training.steps
+    return StateFacts(facts, config, tickets=state_tickets(config, total).to_json())
+
+
+def test_the_wizard_asks_where_tickets_come_from_when_the_pool_has_changed(
+    qtbot, document, tmp_path, silent_question
+):
+    wizard = wizard_for(qtbot, document, facts_of(stored()), tmp_path)
+    assert not wizard.tickets.isVisible()
+    wizard.steps.setText("3000")
+    wizard.steps.editingFinished.emit()
+    assert wizard.tickets.isVisible()
+    assert wizard.tickets.value == "rebuild"
+    QTest.mouseClick(wizard.tickets.options["finish"], Qt.MouseButton.LeftButton)
+    assert wizard.settings()["timesteps"]["on_resume"] == "finish"
+    assert wizard.plan.tickets["finish"] == TicketsLeft(7960, 4000, 0)
+    document.set_values({"timesteps.bins": 10}, "bins")
+    wizard.current.click()
+    assert wizard.tickets.value == "finish"
+    assert decode_config(wizard.settings()).timesteps.on_resume == "finish"
+    document.set_values({"training.seed": 7}, "seed")
+    wizard.stored.click()
+    wizard.current.click()
+    assert not wizard.tickets.isVisible(), "what is refused has no choice"
+
+
+@pytest.mark.parametrize("size", [(780, 740), (780, 400), (520, 300)])
+def test_no_word_of_the_wizard_is_cut_off_however_small_it_is(
+    qtbot, document, tmp_path, silent_question, size
+):
+    gone = stored(model__base="/gone/base.safetensors", output__folder="/gone")
+    document.set_values({"model.base": "/here/base.safetensors", "timesteps.bins": 10}, "x")
+    wizard = wizard_for(qtbot, document, facts_of(gone), tmp_path)
+    # At once, before anything was painted, and after it was made smaller.
+    for _ in range(2):
+        for label in wizard.findChildren(TonedLabel):
+            if label.isVisible():
+                assert label.height() >= label.heightForWidth(label.width()), label.text()
+        wizard.resize(*size)
+        qtbot.waitUntil(lambda: wizard.size().toTuple() == size)
+        QTest.qWait(0)
 
 
 def test_the_wizard_goes_on_with_the_stored_settings_unless_told(
