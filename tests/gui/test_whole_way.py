@@ -108,7 +108,7 @@ def begin(host, demo, folder, pictures, display):
         return subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
 
 
-def outcome(process, folder):
+def outcome(process, folder, cache_home):
     """Wait for the end; return what the person saw."""
     try:
         process.wait(240)
@@ -117,7 +117,9 @@ def outcome(process, folder):
         process.wait()
     said = (folder / "said.txt").read_text(encoding="utf-8", errors="replace")
     seen_file = folder / "seen.json"
-    assert seen_file.is_file(), f"ended with {process.returncode}: {said}"
+    if not seen_file.is_file():
+        crashes = (cache_home / "aozora" / "window.crash.log").read_text(encoding="utf-8")
+        pytest.fail(f"the window ended with {process.returncode}: {said}{crashes}")
     seen = json.loads(seen_file.read_text(encoding="utf-8"))
     assert not seen["fault"], f"{seen['fault']}\n{said}"
     assert "Traceback" not in said
@@ -140,7 +142,9 @@ def both(small_demo, tmp_path_factory, pictures):
             for host, display in zip(HOSTS, (first, second), strict=True)
         }
         try:
-            return {host: outcome(started[host], folders[host]) for host in HOSTS}
+            return {
+                host: outcome(started[host], folders[host], small_demo.cache_home) for host in HOSTS
+            }
         finally:
             for process in started.values():
                 process.kill()
