@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtCore import QEvent, QObject, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QGuiApplication, QPalette, QStyleHints
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QWidget
 
 from gui.theme_sheet import STYLE_SHEET
 
@@ -196,11 +196,54 @@ def apply(app: QApplication, name: ThemeName) -> None:
     """Show ``app`` in the theme called ``name``."""
     _state["tokens"] = THEMES[name]
     app.setPalette(palette(THEMES[name]))
-    # Set anew although it is the same: widgets that it has polished keep the colours of the old
-    # palette. Going through all widgets here is quicker, but Qt hands out some that Python has let
-    # go of already, and touching those ends the program.
-    app.setStyleSheet(STYLE_SHEET)
+    if app.styleSheet() != STYLE_SHEET:
+        # Without it a widget gets back the palette it had before the sheet whenever it is polished.
+        app.setAttribute(Qt.ApplicationAttribute.AA_UseStyleSheetPropagationInWidgetStyles)
+        app.setStyleSheet(STYLE_SHEET)
     notifier().changed.emit()
+
+
+def follow(part: QWidget) -> None:
+    """Let ``part`` of the window and what is in it take the colours of every later theme.
+
+    What is hidden takes them when it is shown.
+    """
+    _Follower(part)
+
+
+class _Follower(QObject):
+    """Polishes a part of the window anew after a change of theme, for this is what Qt leaves out.
+
+    What the sheet has polished keeps the colours of the palette that held then. Setting the sheet
+    of the application again would polish each widget once for every widget above it, hidden pages
+    too; going through all widgets here meets some that Python has let go of already, and touching
+    those ends the program.
+    """
+
+    def __init__(self, part: QWidget) -> None:
+        super().__init__(part)
+        self._part = part
+        self._is_behind = False
+        if not part.styleSheet():
+            # Qt polishes a part by itself only if it has a sheet, be it one that says nothing.
+            part.setStyleSheet(" ")
+        part.installEventFilter(self)
+        notifier().changed.connect(self._catch_up)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Catch up before the part is shown."""
+        if event.type() == QEvent.Type.Show and self._is_behind:
+            self._polish()
+        return False
+
+    def _catch_up(self) -> None:
+        self._is_behind = True
+        if self._part.isVisible():
+            self._polish()
+
+    def _polish(self) -> None:
+        self._is_behind = False
+        self._part.setStyleSheet(self._part.styleSheet())
 
 
 def page_title_font() -> QFont:

@@ -33,6 +33,7 @@ class CompareDialog(QDialog):
         super().__init__(parent)
         self.wanted = ""
         self._rows = rows
+        theme.follow(self)
         self.setWindowTitle(self.tr("Differences"))
         self.resize(760, 460)
         column = QVBoxLayout(self)

@@ -97,6 +97,7 @@ class CrashDialog(QDialog):
         super().__init__(parent)
         self._text = text
         self._config = config
+        theme.follow(self)
         self.setWindowTitle(tr("Something went wrong"))
         self.resize(720, 460)
         column = QVBoxLayout(self)

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from PySide6.QtWidgets import QFileDialog, QMessageBox, QPushButton, QWidget
 
+from gui import theme
 from gui.words import counted, tr
 
 Unsaved = Literal["save", "discard", "cancel"]
@@ -128,6 +129,7 @@ class QtDialogs:
 
     def _box(self, title: str, text: str) -> QMessageBox:
         box = QMessageBox(self._window)
+        theme.follow(box)
         box.setWindowTitle(title)
         box.setText(text)
         return box

@@ -5,6 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QStackedWidget, QWidget
 
+from gui import theme
 from gui.document import Document
 from gui.engine.host import EngineHost
 from gui.forms.editors import line_of
@@ -98,6 +99,7 @@ class PageStack(QStackedWidget):
             page.column.insertWidget(1, SettingsCard(self._document, title, LENGTH_SETTINGS))
         self._pages[spec.key] = page
         self.addWidget(page)
+        theme.follow(page)
         self.made.emit(spec.key, page)
 
     def _built(self, spec: PageSpec) -> QWidget:

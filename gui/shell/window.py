@@ -85,6 +85,9 @@ class MainWindow(QMainWindow):
         self._may_close = False
         self._wants_help = preferences.now.is_help_open
         self._lay_out()
+        banners = (self.notices.about_session, self.notices.about_run)
+        for part in (self.top, self.rail, *banners, self.help, self.bar, self.preflight):
+            theme.follow(part)
         self._wire()
         self._add_shortcuts()
         self.setAcceptDrops(True)
