@@ -197,10 +197,11 @@ def test_a_narrow_window_has_a_narrow_rail_and_no_help(world, qtbot):
 
 
 @pytest.mark.parametrize("name", ["dark", "light", "contrast"])
-def test_a_theme_reaches_everything_that_is_shown(world, qtbot, name):
+def test_a_theme_reaches_everything_that_is_shown(world, qapp, name):
     world.window.show_page("optimizer")
     world.preferences.change(theme="light" if name == "dark" else "dark")
     world.preferences.change(theme=name)
+    qapp.processEvents()
     picture = world.window.grab().toImage()
     ground = theme.THEMES[name].window
     # Between rail entries, below the form, and in the help panel.
@@ -593,7 +594,7 @@ def test_what_the_check_found_keeps_train_from_being_pressed(world, monkeypatch)
 def test_the_preflight_panel_fits_what_it_says(world, estimate):
     panel = world.window.preflight
     panel.show()
-    panel.show_for((), estimate, world.host.status)
+    panel.show_for((), estimate, world.host.status, world.host.figures)
     panel.place_above(600, 10)
     assert panel.geometry().bottom() < 600
     assert panel.geometry().top() >= 0
