@@ -12,6 +12,8 @@ import pytest
 from PySide6.QtCore import QObject, Slot
 
 from aozora.config.codec import apply_settings, encode_config
+from aozora.demo import run as demo
+from aozora.demo.pictures import draw_pictures
 from aozora.events import CheckpointSaved
 from gui.engine.host import EngineHost
 from gui.engine.run_folders import load_history, read_run
@@ -75,7 +77,10 @@ def test_a_run_that_was_stopped_goes_on_from_its_state(qtbot, made, tmp_path, mo
 
 
 @pytest.mark.parametrize("mode", ["process", "thread"])
-def test_a_stopped_demo_saves(qtbot, tmp_path, mode):
+def test_a_stopped_demo_saves(qtbot, tmp_path, monkeypatch, mode):
+    if mode == "thread":
+        # The child draws and encodes all of them; most of its time.
+        monkeypatch.setattr(demo, "draw_pictures", lambda folder: draw_pictures(folder, 12))
     host = EngineHost(mode=mode)
     collector = Collector(host)
     assert host.start_demo(str(tmp_path / "demo"))
