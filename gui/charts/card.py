@@ -17,11 +17,17 @@ _SWATCH_WIDTH = 18
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """One series in the legend."""
+    """One series in the legend; without a number of a series colour it is muted."""
 
     label: str
-    ink: int
+    ink: int | None
     style: LineStyle
+
+    @property
+    def colour(self) -> QColor:
+        """The colour of the theme that holds now."""
+        tokens = theme.tokens()
+        return QColor(tokens.muted if self.ink is None else tokens.series[self.ink])
 
 
 class Legend(QWidget):
@@ -35,6 +41,7 @@ class Legend(QWidget):
         super().__init__(parent)
         self._entries = entries
         self._known = [True] * len(entries)
+        self._guest: LegendEntry | None = None
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.setFont(theme.small_font())
         self.set_known(self._known)
@@ -42,6 +49,11 @@ class Legend(QWidget):
     def sizeHint(self) -> QSize:
         """Return the height of a line."""
         return QSize(0, self.fontMetrics().height() + 2)
+
+    def set_guest(self, entry: LegendEntry | None) -> None:
+        """Show one more series at the end, or none."""
+        self._guest = entry
+        self.set_known(self._known)
 
     def set_known(self, known: Sequence[bool]) -> None:
         """Show the series that have something to show."""
@@ -57,21 +69,26 @@ class Legend(QWidget):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         left = 0
         for entry in self._shown():
-            width = self.fontMetrics().horizontalAdvance(entry.label)
+            label = entry.label
+            if entry is self._guest:
+                room = self.width() - left - _SWATCH_WIDTH - 8
+                label = self.fontMetrics().elidedText(label, Qt.TextElideMode.ElideMiddle, room)
+            width = self.fontMetrics().horizontalAdvance(label)
             if left + _SWATCH_WIDTH + 6 + width > self.width():
                 return
             self._paint_swatch(painter, entry, left)
             left += _SWATCH_WIDTH + 6
             painter.setPen(QColor(theme.tokens().muted))
             box = QRectF(left, 0, width + 2, self.height())
-            painter.drawText(box, Qt.AlignmentFlag.AlignVCenter, entry.label)
+            painter.drawText(box, Qt.AlignmentFlag.AlignVCenter, label)
             left += width + theme.GAP_3
 
     def _shown(self) -> list[LegendEntry]:
-        return [entry for entry, known in zip(self._entries, self._known, strict=True) if known]
+        shown = [entry for entry, known in zip(self._entries, self._known, strict=True) if known]
+        return [*shown, self._guest] if self._guest is not None else shown
 
     def _paint_swatch(self, painter: QPainter, entry: LegendEntry, left: int) -> None:
-        ink = QColor(theme.tokens().series[entry.ink])
+        ink = entry.colour
         middle = self.height() / 2
         if entry.style == "dots":
             painter.setBrush(ink)
@@ -132,6 +149,10 @@ class ChartCard(QFrame):
         self._readout.setText(text)
         self._readout.setVisible(bool(text))
         self._legend.setVisible(not text)
+
+    def set_guest(self, entry: LegendEntry | None) -> None:
+        """Put one more series into the legend, or take it out."""
+        self._legend.set_guest(entry)
 
     def set_known(self, known: Sequence[bool]) -> None:
         """Say of each series whether it has anything to show; the others leave the legend."""

@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QWidget
 
 from gui import theme
 from gui.charts.lines import chart_specs
+from gui.charts.overlay import Overlay
 from gui.charts.pace import DrawPace
 from gui.charts.planned import PlannedRates
 from gui.charts.run_history import RunHistory
@@ -34,6 +35,8 @@ class ChartGroup(QObject):
         self._page = parent
         self._history = RunHistory()
         self._view = ChartView()
+        self._overlay: Overlay | None = None
+        self._is_paused = False
         self._pace = DrawPace()
         self._drawn_version: object = None
         self._pointed = math.nan
@@ -41,10 +44,11 @@ class ChartGroup(QObject):
         self.charts = [TableChart(spec, parent) for spec in chart_specs()]
         for chart in self.charts:
             chart.plot.zoomed.connect(self._zoomed)
+            chart.plot.panned.connect(self._panned)
             chart.plot.reset.connect(self.show_all)
             chart.plot.pointed.connect(self._point)
         self._timer = QTimer(self)
-        self._timer.timeout.connect(self.refresh)
+        self._timer.timeout.connect(self._tick)
         theme.notifier().changed.connect(self._redraw)
 
     @property
@@ -56,6 +60,16 @@ class ChartGroup(QObject):
     def history(self) -> RunHistory:
         """What is shown."""
         return self._history
+
+    @property
+    def overlay(self) -> Overlay | None:
+        """The run that is shown beside it in the loss chart."""
+        return self._overlay
+
+    @property
+    def is_zoomed(self) -> bool:
+        """Whether a part was chosen, along x or in any chart along y."""
+        return self._view.window is not None or any(c.has_y_window for c in self.charts)
 
     def chart(self, key: str) -> TableChart:
         """Return the chart called ``key``."""
@@ -81,6 +95,18 @@ class ChartGroup(QObject):
         self.chart("learning_rate").set_planned(planned)
         self._redraw()
 
+    def set_overlay(self, overlay: Overlay | None) -> None:
+        """Show the loss of another run too, or of none."""
+        self._overlay = overlay
+        self.chart("loss").set_overlay(overlay)
+        self._redraw()
+
+    def set_paused(self, is_paused: bool) -> None:
+        """Leave the charts as they are while the run goes on, until it is taken back."""
+        self._is_paused = is_paused
+        if not is_paused:
+            self.refresh()
+
     def set_live(self, is_live: bool) -> None:
         """Draw at a steady pace, or only when asked to."""
         if not is_live:
@@ -97,6 +123,12 @@ class ChartGroup(QObject):
         self._drawn_version = None
         self.set_view(self._view.whole())
         self.refresh()
+
+    @Slot()
+    def _tick(self) -> None:
+        # What moves under the pointer cannot be caught.
+        if not self._is_paused and not any(chart.plot.is_dragged for chart in self.charts):
+            self.refresh()
 
     @Slot()
     def refresh(self) -> None:
@@ -135,15 +167,25 @@ class ChartGroup(QObject):
         window = self._page.window()
         return self._page.isVisible() and not window.isMinimized()
 
-    def _span(self) -> tuple[float, float]:
+    def _extent(self) -> tuple[float, float]:
+        """Return from where to where on the x axis there is anything."""
+        tables = [self._history.steps, self._history.memory]
+        if self._overlay is not None:
+            tables.append(self._overlay.history.steps)
         ends = [
             (float(places[0]), float(places[-1]))
-            for table in (self._history.steps, self._history.memory)
+            for table in tables
             if len(places := table.place(self._view.place))
         ]
         first = min((end[0] for end in ends), default=0.0)
-        last = max((end[1] for end in ends), default=1.0)
-        return self._view.span(first, last)
+        return first, max((end[1] for end in ends), default=1.0)
+
+    def _span(self) -> tuple[float, float]:
+        # A window that follows is at the end of the run itself, not of one beside it.
+        places = self._history.steps.place(self._view.place)
+        first, last = self._extent()
+        is_moving = self._view.window is not None and self._view.follow
+        return self._view.span(first, float(places[-1]) if is_moving and len(places) else last)
 
     @Slot(object)
     def _zoomed(self, part: tuple[float, float, float, float]) -> None:
@@ -152,7 +194,23 @@ class ChartGroup(QObject):
         for chart in self.charts:
             if chart.plot is plot:
                 chart.set_y_window(low, high)
-        self.set_view(self._view.zoomed(start, end))
+        first, last = self._extent()
+        view = self._view.zoomed(start, end)
+        if start <= first and end >= last:
+            # Zooming out ends where there is no more to see.
+            view = self._view.whole()
+        self.set_view(view)
+        if math.isfinite(low):
+            self._redraw()
+
+    @Slot(float, float)
+    def _panned(self, x: float, y: float) -> None:
+        plot = self.sender()
+        for chart in self.charts:
+            if chart.plot is plot:
+                chart.pan_y(y)
+        start, end = self._span()
+        self.set_view(self._view.zoomed(start + x, end + x))
 
     @Slot(float)
     def _point(self, place: float) -> None:

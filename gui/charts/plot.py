@@ -1,7 +1,7 @@
 """One plot with the window's look and hands: box zoom, crosshair, marks.
 
-Drag zooms to a box, double-click shows everything again, the wheel zooms with Ctrl held (without it
-the page scrolls), the middle button pans.
+Drag zooms to a box; the middle button, Shift, or an axis pans; double-click shows everything again;
+the wheel zooms with Ctrl held (without it the page scrolls).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from PySide6.QtCore import QPointF, Qt, Signal, Slot
+from PySide6.QtCore import QPointF, QRectF, Qt, Signal, Slot
 from PySide6.QtGui import QColor, QMouseEvent, QPaintEvent, QWheelEvent
 from PySide6.QtWidgets import QWidget
 
@@ -24,18 +24,23 @@ from gui.charts.run_history import Mark
 Numbers = NDArray[np.float64]
 
 _MOST_LINES = 60
+_LEAST_BOX_PX = 8.0
+_NEAR_PX = 5.0
+_NOT_CHOSEN = (math.nan, math.nan)
 _MARK_INKS = {"checkpoint": "ok", "resume": "accent", "skipped": "error"}
 
 
 class _Box(pg.ViewBox):  # type: ignore[misc]
-    """A view box that tells what the person did to it."""
+    """A view box that tells what the person wants and leaves it to others to do it."""
 
     zoomed = Signal(object)
+    panned = Signal(float, float)
     reset = Signal()
 
     def __init__(self) -> None:
         super().__init__(enableMenu=False)
         self.setMouseMode(pg.ViewBox.RectMode)
+        self.is_dragged = False
 
     def mouseDoubleClickEvent(self, event: Any) -> None:
         """Show everything again."""
@@ -43,11 +48,16 @@ class _Box(pg.ViewBox):  # type: ignore[misc]
         self.reset.emit()
 
     def mouseDragEvent(self, ev: Any, axis: int | None = None) -> None:
-        """Zoom to the box, or pan, and say so at the end."""
-        super().mouseDragEvent(ev, axis)
-        if ev.isFinish():
-            (x0, x1), (y0, y1) = self.viewRange()
-            self.zoomed.emit((x0, x1, y0, y1))
+        """Zoom to a box, or pan; ``axis`` is 0 or 1 when an axis is dragged."""
+        ev.accept()
+        if ev.button() not in (Qt.MouseButton.LeftButton, Qt.MouseButton.MiddleButton):
+            return
+        self.is_dragged = not ev.isFinish()
+        is_shifted = bool(ev.modifiers() & Qt.KeyboardModifier.ShiftModifier)
+        if axis is None and ev.button() == Qt.MouseButton.LeftButton and not is_shifted:
+            self._stretch(ev)
+        else:
+            self._pan(ev, axis)
 
     def wheelEvent(self, ev: Any, axis: int | None = None) -> None:
         """Zoom along x."""
@@ -55,17 +65,44 @@ class _Box(pg.ViewBox):  # type: ignore[misc]
         (x0, x1), _ = self.viewRange()
         self.zoomed.emit((x0, x1, math.nan, math.nan))
 
+    def _stretch(self, ev: Any) -> None:
+        if not ev.isFinish():
+            self.updateScaleBox(ev.buttonDownPos(), ev.pos())
+            return
+        self.rbScaleBox.hide()
+        drawn = QRectF(self._inside(ev.buttonDownPos()), self._inside(ev.pos())).normalized()
+        part = self.childGroup.mapRectFromParent(drawn).normalized()
+        # A box that is flat in one direction was meant for the other alone.
+        x = (part.left(), part.right()) if drawn.width() >= _LEAST_BOX_PX else _NOT_CHOSEN
+        y = (part.top(), part.bottom()) if drawn.height() >= _LEAST_BOX_PX else _NOT_CHOSEN
+        self.zoomed.emit((*x, *y))
+
+    def _inside(self, point: QPointF) -> QPointF:
+        area = self.rect()
+        x = min(max(point.x(), area.left()), area.right())
+        return QPointF(x, min(max(point.y(), area.top()), area.bottom()))
+
+    def _pan(self, ev: Any, axis: int | None) -> None:
+        moved = self.mapToView(ev.lastPos()) - self.mapToView(ev.pos())
+        if axis == 1:
+            _, (y0, y1) = self.viewRange()
+            self.zoomed.emit((*_NOT_CHOSEN, y0 + moved.y(), y1 + moved.y()))
+        else:
+            self.panned.emit(moved.x(), 0.0 if axis == 0 else moved.y())
+
 
 class Plot(pg.PlotWidget):  # type: ignore[misc]
     """A plot; see the module.
 
     Signals:
-        zoomed((x0, x1, y0, y1)): the person chose a part; y is NaN when only x was chosen.
+        zoomed((x0, x1, y0, y1)): the person chose a part; x or y is NaN when only the other was.
+        panned(x, y): the person moved the shown part by so much.
         reset(): the person wants to see everything.
         pointed(float): where on the x axis the pointer is; NaN when it left.
     """
 
     zoomed = Signal(object)
+    panned = Signal(float, float)
     reset = Signal()
     pointed = Signal(float)
 
@@ -83,6 +120,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self._box.disableAutoRange()
         self._box.setDefaultPadding(0.0)
         self._box.zoomed.connect(self.zoomed)
+        self._box.panned.connect(self.panned)
         self._box.reset.connect(self.reset)
         self.setMouseTracking(True)
         self.setMinimumHeight(150)
@@ -104,6 +142,17 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         return max(50, round(width))
 
     @property
+    def is_dragged(self) -> bool:
+        """Whether a box is being drawn, or the shown part being moved."""
+        return bool(self._box.is_dragged)
+
+    @property
+    def near(self) -> float:
+        """How far on the x axis the pointer may be from what it points at."""
+        (start, end), _ = self._box.viewRange()
+        return float((end - start) / max(1.0, self._box.width()) * _NEAR_PX)
+
+    @property
     def is_log(self) -> bool:
         """Whether plotted values are logarithms."""
         return self._value_axis.is_log
@@ -119,6 +168,8 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             axis.setTickFont(theme.small_font())
             axis.setStyle(tickLength=-3, tickTextOffset=5)
         self.showGrid(x=True, y=True, alpha=0.10 if theme.tokens().name != "contrast" else 0.3)
+        self._box.rbScaleBox.setPen(pg.mkPen(theme.colour("accent"), width=1))
+        self._box.rbScaleBox.setBrush(pg.mkBrush(theme.colour("accent", 0.18)))
         self._cross.setPen(pg.mkPen(theme.colour("text", 0.55), width=1))
 
     def set_place(self, place: str) -> None:

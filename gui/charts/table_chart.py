@@ -17,9 +17,11 @@ from gui.charts.card import ChartCard, LegendEntry
 from gui.charts.decimate import band, clipped_range, in_view, nearest, peaks, smoothed, thinned
 from gui.charts.lines import ChartSpec, Line
 from gui.charts.numbers import span_text, whole_text
+from gui.charts.overlay import Overlay
 from gui.charts.planned import PlannedRates
 from gui.charts.plot import Plot
-from gui.charts.run_history import RunHistory
+from gui.charts.run_history import Mark, RunHistory
+from gui.charts.table import Table
 from gui.charts.view import ChartView
 from gui.words import tr
 
@@ -45,10 +47,13 @@ class TableChart(ChartCard):
             self.setToolTip(spec.note)
         self._planned: PlannedRates | None = None
         self._y_window: tuple[float, float] | None = None
-        self._cache: dict[tuple[str, str], tuple[Any, Numbers]] = {}
+        self._cache: dict[tuple[str, bool], tuple[Table, tuple[float, float], Numbers]] = {}
         # Under everything else, so that applied dots stand on the curve that was drawn.
         self._planned_item = pg.PlotDataItem()
         self.plot.addItem(self._planned_item)
+        self._overlay: Overlay | None = None
+        self._overlay_item = pg.PlotDataItem()
+        self.plot.addItem(self._overlay_item)
         self._items = [self._item_for(line) for line in spec.lines]
         for item in self._items:
             self.plot.addItem(item)
@@ -57,10 +62,27 @@ class TableChart(ChartCard):
         """Show the rates that were drawn as a line from step 1 to the last one planned."""
         self._planned = planned
 
+    def set_overlay(self, overlay: Overlay | None) -> None:
+        """Show the smoothed line of another run under this one's, or none."""
+        self._overlay = overlay
+        entry = LegendEntry(overlay.name, None, "dashed") if overlay is not None else None
+        self.set_guest(entry)
+
     def set_y_window(self, low: float, high: float) -> None:
         """Keep this part of the y axis until `free_y`; not numbers change nothing."""
         if math.isfinite(low) and math.isfinite(high) and low < high:
             self._y_window = (low, high)
+
+    @property
+    def has_y_window(self) -> bool:
+        """Whether a part of the y axis was chosen."""
+        return self._y_window is not None
+
+    def pan_y(self, moved: float) -> None:
+        """Move the part of the y axis that was chosen, if any was."""
+        if self._y_window is not None:
+            low, high = self._y_window
+            self._y_window = (low + moved, high + moved)
 
     def free_y(self) -> None:
         """Let the y axis follow the data again."""
@@ -88,9 +110,10 @@ class TableChart(ChartCard):
         if self.spec.key == "learning_rate":
             known.append(len(planned) > 0)
         self.set_known(known)
-        low, high = self._y_range([*shown, planned], view)
-        # Dots at the very edge must not be cut in half.
-        margin = 0.008 * (span[1] - span[0])
+        other = self._draw_overlay(view, span, is_log)
+        low, high = self._y_range([*shown, planned, other], view)
+        # Dots at the very edge must not be cut in half; a chosen part is shown as it was chosen.
+        margin = 0.008 * (span[1] - span[0]) if view.follow or view.window is None else 0.0
         self.plot.show_range((span[0] - margin, span[1] + margin), (low, high))
         self.plot.show_marks(history.marks, view.place)
 
@@ -100,18 +123,39 @@ class TableChart(ChartCard):
         if not math.isfinite(place):
             self.set_readout("")
             return
-        parts: list[str] = []
+        parts = [_place_text(view, place), *self._marks_at(history, view, place)]
         for line in self.spec.lines:
-            table = line.table_in(history)
-            number = nearest(table.place(view.place), place)
-            if number is None:
-                continue
-            values = self._values(history, line, view)
-            value = float(values[number]) / line.unit_size
+            value = self._value_at(history, line, view, place)
             is_known = math.isfinite(value) and (value > 0 or not line.is_of_device)
             if is_known and line.style != "dashed":
                 parts.append(f"{line.label} {self.spec.text(value)}")
-        self.set_readout("   ".join([_place_text(view, place), *parts]))
+        if self._planned is not None and view.place == "step":
+            rate = float(self._planned.at(np.array([round(place)]))[0])
+            if math.isfinite(rate):
+                parts.append(tr("drawn {0}").format(self.spec.text(rate)))
+        if self._overlay is not None:
+            value = self._value_at(self._overlay.history, self._smooth_line, view, place)
+            if math.isfinite(value):
+                parts.append(f"{self._overlay.name} {self.spec.text(value)}")
+        self.set_readout("   ".join(parts))
+
+    @property
+    def _smooth_line(self) -> Line:
+        return next(line for line in self.spec.lines if line.style == "smooth")
+
+    def _value_at(self, history: RunHistory, line: Line, view: ChartView, place: float) -> float:
+        places = line.table_in(history).place(view.place)
+        number = nearest(places, place)
+        # Beyond its end a shorter run has nothing to read.
+        if number is None or place > places[-1] + self.plot.near:
+            return math.nan
+        return float(self._values(history, line, view)[number]) / line.unit_size
+
+    def _marks_at(self, history: RunHistory, view: ChartView, place: float) -> list[str]:
+        """Return what happened under the pointer, in words, each kind once."""
+        near = self.plot.near
+        marks = [m for m in history.marks if abs(m.place(view.place) - place) <= near]
+        return list(dict.fromkeys(_mark_words(mark) for mark in marks))
 
     def _item_for(self, line: Line) -> Any:
         item = pg.PlotDataItem()
@@ -154,13 +198,14 @@ class TableChart(ChartCard):
         table = line.table_in(history)
         if line.style != "smooth":
             return table.mean(line.column)
-        key = (line.table, line.column)
-        mark = (id(table), table.version, view.smoothing)
+        is_guest = self._overlay is not None and history is self._overlay.history
+        key, mark = (line.column, is_guest), (table.version, view.smoothing)
         known = self._cache.get(key)
-        if known is None or known[0] != mark:
-            known = (mark, smoothed(table.mean(line.column), view.smoothing, table.stride))
+        if known is None or known[0] is not table or known[1] != mark:
+            values = smoothed(table.mean(line.column), view.smoothing, table.stride)
+            known = (table, mark, values)
             self._cache[key] = known
-        return known[1]
+        return known[2]
 
     def _points(
         self, history: RunHistory, line: Line, view: ChartView, span: tuple[float, float]
@@ -202,6 +247,17 @@ class TableChart(ChartCard):
         y = _logarithms(values) if is_log else values
         self._planned_item.setPen(pg.mkPen(QColor(theme.tokens().series[1]), width=1))
         self._planned_item.setData(_places_of(history, view, steps), y, connect="finite")
+        return y
+
+    def _draw_overlay(self, view: ChartView, span: tuple[float, float], is_log: bool) -> Numbers:
+        if self._overlay is None:
+            self._overlay_item.setData(np.empty(0), np.empty(0))
+            return np.empty(0)
+        x, y, _ = self._points(self._overlay.history, self._smooth_line, view, span)
+        y = _logarithms(y) if is_log else y
+        pen = pg.mkPen(QColor(theme.tokens().muted), width=1, style=Qt.PenStyle.DashLine)
+        self._overlay_item.setPen(pen)
+        self._overlay_item.setData(x, y, connect="finite")
         return y
 
     def _y_range(self, shown: list[Numbers], view: ChartView) -> tuple[float, float]:
@@ -252,6 +308,14 @@ def _places_of(history: RunHistory, view: ChartView, steps: Numbers) -> Numbers:
     if view.place == "epoch":
         return steps * (float(places[-1]) / float(known[-1]))
     return np.interp(steps, known, places)
+
+
+def _mark_words(mark: Mark) -> str:
+    if mark.kind == "checkpoint":
+        return tr("saved")
+    if mark.kind == "resume":
+        return tr("resumed after step {0}").format(whole_text(mark.step))
+    return tr("skipped: {0}").format(mark.text) if mark.text else tr("skipped")
 
 
 def _place_text(view: ChartView, place: float) -> str:

@@ -29,6 +29,8 @@ from gui.engine.states import RunState, RunStatus
 from gui.forms.controls import Card, TonedLabel
 from gui.icons import icon
 from gui.pages.run_facts import FactsStrip
+from gui.pages.run_overlay import OverlayButton
+from gui.pages.run_places import outputs_in_use
 from gui.pages.run_toolbar import RunToolbar
 from gui.shell.form_page import PageHead
 from gui.words import whole
@@ -55,6 +57,11 @@ class RunPage(QScrollArea):
         self.head = PageHead(self.tr("Run"), "")
         self.toolbar = RunToolbar()
         self.facts = FactsStrip()
+        self.group = ChartGroup(self)
+        self.overlay = OverlayButton(
+            lambda: outputs_in_use(document, host), lambda: self.group.history.run_id
+        )
+        self.toolbar.add(self.overlay)
         self.back = QPushButton(self.tr("Back to the current run"))
         self.back.setIcon(icon("undo"))
         self.back.hide()
@@ -64,7 +71,6 @@ class RunPage(QScrollArea):
         self.open_folder.setIcon(icon("open"))
         self.empty = self._empty_state()
         self.body = QWidget()
-        self.group = ChartGroup(self)
         self._lay_out()
         self._wire()
         self._show_current()
@@ -174,6 +180,10 @@ class RunPage(QScrollArea):
         self.group.drawn.connect(self._drawn)
         self.toolbar.asked.connect(self.group.set_view)
         self.toolbar.whole_asked.connect(self.group.show_all)
+        self.toolbar.pause_asked.connect(self.group.set_paused)
+        self.overlay.chosen.connect(self.group.set_overlay)
+        self.overlay.folder_asked.connect(self._choose_overlay)
+        self.overlay.failed.connect(self._complain)
         self.toolbar.picture_asked.connect(self._save_picture)
         self.toolbar.table_asked.connect(self._save_table)
         self.back.clicked.connect(self._show_current)
@@ -221,6 +231,7 @@ class RunPage(QScrollArea):
         self._arrange()
         history = self.group.history
         self.facts.show_plan(history.plan)
+        self.toolbar.whole.setEnabled(self.group.is_zoomed)
         if history.parts != self._planned_for:
             self._planned_for = history.parts
             self.group.set_planned(planned_rates(history.parts))
@@ -254,14 +265,24 @@ class RunPage(QScrollArea):
 
     @Slot()
     def _choose_recorded(self) -> None:
+        folder = self._ask_run()
+        if folder is not None:
+            self.show_run(folder)
+
+    @Slot()
+    def _choose_overlay(self) -> None:
+        folder = self._ask_run()
+        if folder is not None:
+            self.overlay.take(folder)
+
+    def _ask_run(self) -> Path | None:
+        """Ask for the folder of a recorded run; None when there is none."""
         start = str(self._document.value("output.folder"))
         chosen = QFileDialog.getExistingDirectory(self, self.tr("Folder of a run"), start)
-        if not chosen:
-            return
-        if (Path(chosen) / "run.json").is_file():
-            self.show_run(Path(chosen))
-        else:
+        if chosen and not (Path(chosen) / "run.json").is_file():
             self._complain(self.tr("This folder holds no recorded run: run.json is missing."))
+            return None
+        return Path(chosen) if chosen else None
 
     @Slot()
     def _save_picture(self) -> None:
@@ -275,7 +296,7 @@ class RunPage(QScrollArea):
         if path is None:
             return
         try:
-            write_csv(self.group.history, path, self.group.view.smoothing)
+            write_csv(self.group.history, path, self.group.view.smoothing, self.group.overlay)
         except OSError as error:
             self._complain(self.tr("{0} cannot be written: {1}").format(path, error.strerror))
 
@@ -285,6 +306,7 @@ class RunPage(QScrollArea):
         chosen, _ = QFileDialog.getSaveFileName(self, title, str(start), kinds)
         return Path(chosen) if chosen else None
 
+    @Slot(str)
     def _complain(self, text: str) -> None:
         QMessageBox.warning(self, self.tr("Run"), text)
 

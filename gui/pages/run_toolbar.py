@@ -9,10 +9,12 @@ from PySide6.QtWidgets import QHBoxLayout, QMenu, QPushButton, QSlider, QToolBut
 
 from gui import theme
 from gui.charts.view import ChartView, Place
+from gui.editors.folding_row import FoldingRow
 from gui.forms.controls import DropDown, TonedLabel
 from gui.icons import icon
 
 _SLIDER_TOP = 300
+_FOLD_PX = 760
 
 
 def slider_of(smoothing: float) -> int:
@@ -26,19 +28,29 @@ def smoothing_of(slider: int) -> float:
     return round(kept, 4)
 
 
+def _row() -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.setContentsMargins(0, 0, 0, 0)
+    row.setSpacing(theme.GAP_2)
+    return row
+
+
 class RunToolbar(QWidget):
     """Shows a `ChartView` and asks for others.
 
-    `whole` and `export` belong to it, but stand in the head of the page.
+    `whole` and `export` belong to it, but stand in the head of the page; `add` puts more buttons
+    behind its own.
 
     Signals:
         asked(ChartView): the person wants this view.
         whole_asked(): everything again.
+        pause_asked(bool): leave the charts as they are, or let them go on.
         picture_asked(), table_asked(): save the charts, or their numbers.
     """
 
     asked = Signal(object)
     whole_asked = Signal()
+    pause_asked = Signal(bool)
     picture_asked = Signal()
     table_asked = Signal()
 
@@ -67,7 +79,10 @@ class RunToolbar(QWidget):
             self.tr("Let the highest and lowest hundredth of the losses lie outside"),
         )
         self.follow = self._toggle(
-            self.tr("Follow"), self.tr("Keep the newest step in view; off after a zoom")
+            self.tr("Follow"), self.tr("Keep the newest step in view; off after a zoom or a pan")
+        )
+        self.pause = self._toggle(
+            self.tr("Pause"), self.tr("Draw nothing new for now; the run goes on and is recorded")
         )
         self.whole = QPushButton(self.tr("Show all"))
         self.whole.setToolTip(self.tr("Undo every zoom (double-click a chart)"))
@@ -82,6 +97,7 @@ class RunToolbar(QWidget):
         self.smoothing.valueChanged.connect(self._ask)
         for button in (self.log, self.clip, self.follow):
             button.toggled.connect(self._ask)
+        self.pause.toggled.connect(self.pause_asked)
         self.whole.clicked.connect(self.whole_asked)
         self.show_view(self._view)
 
@@ -97,8 +113,11 @@ class RunToolbar(QWidget):
         self.clip.setChecked(view.is_clipped)
         self.follow.setChecked(view.follow)
         self._weight.setText(f"{view.smoothing:.3f}")
-        self.whole.setEnabled(view.window is not None)
         del blockers
+
+    def add(self, button: QWidget) -> None:
+        """Put one more button behind the others."""
+        self._buttons.insertWidget(self._buttons.count() - 1, button)
 
     def _toggle(self, text: str, tip: str) -> QToolButton:
         button = QToolButton()
@@ -110,17 +129,23 @@ class RunToolbar(QWidget):
         return button
 
     def _lay_out(self) -> None:
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(theme.GAP_2)
-        row.addWidget(self.place)
-        row.addSpacing(theme.GAP_2)
-        row.addWidget(TonedLabel(self.tr("Smoothing")))
-        row.addWidget(self.smoothing)
-        row.addWidget(self._weight)
-        for button in (self.log, self.clip, self.follow):
-            row.addWidget(button)
-        row.addStretch(1)
+        measures, self._buttons = _row(), _row()
+        measures.addWidget(self.place)
+        measures.addSpacing(theme.GAP_2)
+        measures.addWidget(TonedLabel(self.tr("Smoothing")))
+        measures.addWidget(self.smoothing)
+        measures.addWidget(self._weight)
+        for button in (self.log, self.clip, self.follow, self.pause):
+            self._buttons.addWidget(button)
+        folding = FoldingRow(_FOLD_PX)
+        for row, stretch in ((measures, 0), (self._buttons, 1)):
+            row.addStretch(1)
+            part = QWidget()
+            part.setLayout(row)
+            folding.add(part, stretch)
+        whole = QHBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addWidget(folding)
 
     @Slot()
     def _ask(self) -> None:

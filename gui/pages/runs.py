@@ -24,8 +24,8 @@ from gui.engine.run_folders import RunFolder, list_runs, read_run, stored_settin
 from gui.engine.states import RunState, RunStatus
 from gui.forms.controls import Card, TonedLabel
 from gui.icons import icon
+from gui.pages.run_places import outputs_in_use
 from gui.pages.runs_table import RunsTable, ending_text, outcome_tone
-from gui.preferences import load_preferences, preferences_path
 from gui.shell.compare import differences
 from gui.shell.compare_dialog import CompareDialog
 from gui.shell.form_page import PageHead
@@ -37,10 +37,12 @@ class RunsPage(QWidget):
 
     Signals:
         charts_asked(Path): the charts of the run in this folder are wanted.
+        overlay_asked(Path): its loss is wanted in the charts of the current run.
         resume_asked(str): going on from this state file is wanted.
     """
 
     charts_asked = Signal(object)
+    overlay_asked = Signal(object)
     resume_asked = Signal(object)
     _scanned = Signal(int, object)
 
@@ -60,6 +62,8 @@ class RunsPage(QWidget):
         self.ending.setWordWrap(True)
         self.compared = TonedLabel()
         self.charts = self._button("run", self.tr("Show charts"))
+        self.overlay = self._button("plus", self.tr("Overlay"))
+        self.overlay.setToolTip(self.tr("Show its loss in the charts of the current run, too"))
         self.resume = self._button("resume", self.tr("Resume…"))
         self.compare = self._button("compare", self.tr("Compare…"))
         self.compare.setToolTip(self.tr("Compare its settings with those of the document"))
@@ -101,11 +105,7 @@ class RunsPage(QWidget):
 
     def _outputs(self) -> list[Path]:
         """Return the output folders runs are looked for in."""
-        named = [str(self._document.value("output.folder"))]
-        named += load_preferences(preferences_path()).seen_runs
-        if self._host.status.folder:
-            named.append(str(Path(self._host.status.folder).parent.parent))
-        paths = [Path(name).absolute() for name in named if name]
+        paths = outputs_in_use(self._document, self._host)
         return list(dict.fromkeys([*paths, *self._added]))
 
     def _button(self, picture: str, text: str) -> QPushButton:
@@ -139,7 +139,14 @@ class RunsPage(QWidget):
         self.detail.body.addWidget(self.compared)
         row = QHBoxLayout()
         row.setSpacing(theme.GAP_2)
-        for button in (self.resume, self.charts, self.compare, self.take, self.folder):
+        for button in (
+            self.resume,
+            self.charts,
+            self.overlay,
+            self.compare,
+            self.take,
+            self.folder,
+        ):
             row.addWidget(button)
         row.addStretch(1)
         row.addWidget(self.delete)
@@ -155,6 +162,7 @@ class RunsPage(QWidget):
         self.again.clicked.connect(self.refresh)
         self.look.clicked.connect(self._look_elsewhere)
         self.charts.clicked.connect(self._open_charts)
+        self.overlay.clicked.connect(self._overlay)
         self.resume.clicked.connect(self._resume)
         self.compare.clicked.connect(self._compare)
         self.take.clicked.connect(self._take_settings)
@@ -182,6 +190,7 @@ class RunsPage(QWidget):
         self.ending.set_tone(outcome_tone(run.outcome) if run is not None else "muted")
         for button in (self.charts, self.compare, self.take, self.folder):
             button.setEnabled(run is not None)
+        self.overlay.setEnabled(run is not None and run.step > 0)
         self.delete.setEnabled(run is not None and run.outcome != "running")
         self._show_resume(run)
         self._show_compared(run)
@@ -234,6 +243,11 @@ class RunsPage(QWidget):
     def _open_charts(self) -> None:
         if self.table.run is not None:
             self.charts_asked.emit(self.table.run.path)
+
+    @Slot()
+    def _overlay(self) -> None:
+        if self.table.run is not None:
+            self.overlay_asked.emit(self.table.run.path)
 
     @Slot()
     def _resume(self) -> None:

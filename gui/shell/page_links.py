@@ -63,6 +63,7 @@ class PageLinks(QObject):
         elif key == "runs":
             page.resume_asked.connect(self._resume_asked)
             page.charts_asked.connect(self.show_charts)
+            page.overlay_asked.connect(self.show_overlay)
 
     @Slot(object)
     def _take_preset(self, preset: Preset) -> None:
@@ -165,5 +166,11 @@ def _counts(estimate: Estimate | None) -> tuple[int, int]:
         return 0, 0
     batches = estimate.number("batches_per_epoch")
     tickets = estimate.summary.get("ticket_counts")
+    @Slot(object)
+    def show_overlay(self, folder: Path) -> None:
+        """Show the loss of the run recorded in ``folder`` beside that of the current one."""
+        self._window.show_page("run")
+        self._page("run").overlay.take(folder)
+
     samples = sum(tickets) if isinstance(tickets, list) else 0
     return (round(batches) if batches == batches else 0), samples
