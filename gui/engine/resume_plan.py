@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aozora.config.codec import decode_config
+from aozora.config.lr_schedule import LrSchedule
 from aozora.config.resume_rules import is_compared_by_content, must_match
 from aozora.config.ticket_segments import OnResume, SegmentedPool
 from aozora.errors import ConfigError
+from gui.charts.planned import PlannedPart, PlannedRates
 from gui.engine.resume_tickets import TicketsLeft, ticket_choice
 from gui.settings_tree import changed_paths, effective, value_at, with_value
 
@@ -27,6 +31,8 @@ class ResumePlan:
     Attributes:
         forbidden: Paths of settings that differ and must not.
         allowed: Paths of settings that differ and may.
+        rates: The curve of the state up to it, then the one to go on with; None when a length is
+            not known in steps.
         rate_before: Rate of the last step in the state; NaN when unknown.
         rate_after: Rate of the first step after it; NaN when unknown.
         ends_before: Whether the run would have no step left.
@@ -36,6 +42,7 @@ class ResumePlan:
 
     forbidden: tuple[str, ...]
     allowed: tuple[str, ...]
+    rates: PlannedRates | None
     rate_before: float
     rate_after: float
     ends_before: bool
@@ -81,11 +88,16 @@ def plan_resume(
     )
     forbidden = tuple(path for path in changed if must_match(path))
     old_total, new_total = _steps(before), _steps(after)
+    rates = PlannedRates(
+        (PlannedPart(0, old_total, _curve(before)), PlannedPart(step, new_total, _curve(after)))
+    )
+    rate_before, rate_after = _last_and_next(rates, step)
     return ResumePlan(
         forbidden=forbidden,
         allowed=tuple(path for path in changed if path not in forbidden),
-        rate_before=_rate(before, step - 1, old_total),
-        rate_after=_rate(after, step, new_total),
+        rates=rates if new_total > step and old_total else None,
+        rate_before=rate_before,
+        rate_after=rate_after,
         ends_before=0 < new_total <= step,
         tickets=ticket_choice(tickets, samples, step, before, after) if tickets else {},
     )
@@ -97,14 +109,16 @@ def _steps(settings: Settings) -> int:
     return 0 if value_at(values, "training.epochs") else int(value_at(values, "training.steps"))
 
 
-def _rate(settings: Settings, step: int, total: int) -> float:
-    if not 0 <= step < total:
-        return float("nan")
+def _curve(settings: Settings) -> LrSchedule | None:
     try:
-        schedule = decode_config(dict(settings)).schedule.learning_rate
+        return decode_config(dict(settings)).schedule.learning_rate
     except ConfigError:
-        return float("nan")
-    return schedule.at_step(step, total)
+        return None
+
+
+def _last_and_next(rates: PlannedRates, step: int) -> tuple[float, float]:
+    before, after = rates.at(np.array([step, step + 1], dtype=np.float64))
+    return float(before), float(after)
 
 
 def moved_places(stored: Settings, document: Settings) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from gui import theme
 from gui.charts.numbers import DASH, short_number
 from gui.document import Document
 from gui.engine.host import EngineHost
+from gui.engine.resume_curve import ResumeCurve
 from gui.engine.resume_parts import CountField, Option, TicketChoice
 from gui.engine.resume_plan import (
     ResumePlan,
@@ -84,6 +85,7 @@ class ResumeWizard(QDialog):
         self.steps = CountField()
         self.tickets = TicketChoice()
         self._rule: OnResume | None = None  # as the settings say, until chosen here
+        self.curve = ResumeCurve()
         self.note = TonedLabel()
         self.note.setWordWrap(True)
         self.table = self._make_table()
@@ -173,6 +175,7 @@ class ResumeWizard(QDialog):
         row.addWidget(self.steps)
         row.addStretch(1)
         self._choice.body.addWidget(self._length)
+        self._choice.body.addWidget(self.curve)
         self._choice.body.addWidget(self.tickets)
         self._choice.body.addWidget(self.note)
         inner.addWidget(self._choice)
@@ -274,6 +277,7 @@ class ResumeWizard(QDialog):
         against = plan_resume(stored, self._document.overlay(), self._facts.step)
         self.steps.setEnabled(self.stored.isChecked())
         self._fill_table(stored, against)
+        self.curve.show_rates(self._plan.rates, self._facts.step)
         self._show_note(self._plan)
         can = not self._plan.ends_before and not self._plan.forbidden
         self.resume.setEnabled(can)

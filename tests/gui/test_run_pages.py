@@ -23,6 +23,7 @@ from gui import theme
 from gui.charts.axes import log_text, log_ticks
 from gui.charts.numbers import short_number
 from gui.charts.pace import DrawPace
+from gui.charts.planned import PlannedPart, PlannedRates
 from gui.charts.run_history import RunPart
 from gui.charts.view import ChartView
 from gui.document import Document
@@ -710,6 +711,25 @@ def test_the_wizard_asks_where_tickets_come_from_when_the_pool_has_changed(
     wizard.stored.click()
     wizard.current.click()
     assert not wizard.tickets.isVisible(), "what is refused has no choice"
+
+
+def test_the_wizard_draws_the_curve_before_and_after_the_state(
+    qtbot, document, tmp_path, silent_question
+):
+    wizard = wizard_for(qtbot, document, facts_of(stored(), 1000), tmp_path)
+    wizard.steps.setText("3000")
+    wizard.steps.editingFinished.emit()
+    schedule = decode_config(stored()).schedule.learning_rate
+    drawn = wizard.curve.rates.at(np.array([1.0, 1000.0, 1001.0, 3000.0])).tolist()
+    places = [(0, 2000), (999, 2000), (1000, 3000), (2999, 3000)]
+    assert drawn == [schedule.at_step(*place) for place in places]
+    assert wizard.curve.isVisible()
+    assert not wizard.curve.grab().isNull()
+    document.set_values({"training.epochs": 3.0}, "epochs")
+    wizard.current.click()
+    assert not wizard.curve.isVisible(), "a length in epochs has no steps to draw over"
+    wizard.curve.show_rates(PlannedRates((PlannedPart(0, 1, schedule),)), 1)
+    assert not wizard.curve.grab().isNull()
 
 
 @pytest.mark.parametrize("size", [(780, 740), (780, 400), (520, 300)])
