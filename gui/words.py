@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 from PySide6.QtCore import QCoreApplication, QLocale
 
 
@@ -45,3 +48,25 @@ def duration_text(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} m"
     return f"{minutes} m {left} s" if minutes else f"{left} s"
+
+
+def pace_text(seconds: float) -> str:
+    """Return a pace in the unit in which it is a handy number."""
+    return f"{seconds:.2f} s/it" if seconds >= 1 else f"{1 / seconds:.1f} it/s"
+
+
+def between(words: Callable[[float], str], span: tuple[float, float]) -> str:
+    """Return a range in ``words``, as 9.8 to 10.6 GiB; empty if it is not known.
+
+    Ends that read the same are one figure, and a single unit that both have is said once.
+    """
+    low, high = span
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    first, last = words(low), words(high)
+    if first == last:
+        return tr("about {0}").format(last)
+    figure, _, unit = first.partition(" ")
+    if unit == last.partition(" ")[2] and " " not in unit:
+        return f"{figure}–{last}"  # noqa: RUF001 - the dash of ranges
+    return f"{first} – {last}"  # noqa: RUF001 - as above

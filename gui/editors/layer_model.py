@@ -48,15 +48,23 @@ class LayerModel(QAbstractItemModel):
         self, shapes: Shapes, tops: Sequence[LayerNode], parent: QObject | None = None
     ) -> None:
         super().__init__(parent)
+        self._lay_out(shapes, tops)
+
+    def _lay_out(self, shapes: Shapes, tops: Sequence[LayerNode]) -> None:
         self.shapes = shapes
         self._nodes: list[LayerNode] = []
         self._places: list[tuple[int, int]] = []
-        self._first_child: dict[int, int] = {}
         self._children: dict[int, list[int]] = {-1: []}
         for row, top in enumerate(tops):
             self._add(top, -1, row)
         self._trained: frozenset[str] = frozenset(shapes)
         self._counts = [node.num_params for node in self._nodes]
+
+    def show_layers(self, shapes: Shapes, tops: Sequence[LayerNode]) -> None:
+        """Show the layers of another model, all of them trained."""
+        self.beginResetModel()
+        self._lay_out(shapes, tops)
+        self.endResetModel()
 
     def _add(self, node: LayerNode, parent: int, row: int) -> None:
         number = len(self._nodes)
@@ -81,6 +89,11 @@ class LayerModel(QAbstractItemModel):
                 parent = QModelIndex() if number < 0 else self.index_of(number)
                 last = self.index(len(children) - 1, TRAINED, parent)
                 self.dataChanged.emit(self.index(0, 0, parent), last)
+
+    @property
+    def nodes(self) -> tuple[LayerNode, ...]:
+        """All nodes; `index_of` takes their numbers."""
+        return tuple(self._nodes)
 
     def node(self, index: _Index) -> LayerNode:
         """Return the node at ``index``."""

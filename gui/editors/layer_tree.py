@@ -135,7 +135,6 @@ class LayerTree(QTreeView):
         self.setAlternatingRowColors(True)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setAccessibleName(name)
-        self.setRootIsDecorated(any(top.children for top in tops))
         header = self.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(LAYER, QHeaderView.ResizeMode.Stretch)
@@ -143,7 +142,7 @@ class LayerTree(QTreeView):
         header.setSectionsMovable(False)
         header.setMinimumSectionSize(80)
         self.setColumnWidth(TRAINED, 200)
-        self.expandToDepth(0)
+        self._unfold()
         self.layers.ticked.connect(self.ticked)
         self.setIndentation(16)
         # Titles begin where the rows under them do.
@@ -155,6 +154,24 @@ class LayerTree(QTreeView):
         rows = self.layers.rowCount()
         self.setFixedHeight(self.header().sizeHint().height() + rows * _ROW + 2)
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def show_layers(self, shapes: Shapes, tops: Sequence[LayerNode]) -> None:
+        """Show the layers of another model, unfolded and selected as far as it has the same."""
+        layers, current = self.layers, self.currentIndex()
+        chosen = layers.node(current).pattern if current.isValid() else ""
+        indexes = ((node, layers.index_of(number)) for number, node in enumerate(layers.nodes))
+        unfolded = {node.pattern for node, index in indexes if self.isExpanded(index)}
+        layers.show_layers(shapes, tops)
+        self._unfold()
+        for number, node in enumerate(layers.nodes):
+            if node.pattern in unfolded:
+                self.expand(layers.index_of(number))
+            if node.pattern == chosen:
+                self.setCurrentIndex(layers.index_of(number))
+
+    def _unfold(self) -> None:
+        self.setRootIsDecorated(any(node.children for node in self.layers.nodes))
+        self.expandToDepth(0)
 
     def show_trained(self, trained: frozenset[str]) -> None:
         """Show which parameters are trained."""

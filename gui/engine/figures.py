@@ -30,6 +30,9 @@ class RunFigures:
         device_total: Bytes of device memory.
         process_rss: Bytes of host memory the engine uses.
         host_available: Bytes of host memory left.
+        measured_steps: Steps since the engine was started.
+        device_peak: Most bytes of device memory this run had in use since its first step.
+        process_peak: Most bytes of host memory since then.
     """
 
     step: int = 0
@@ -44,6 +47,9 @@ class RunFigures:
     device_total: int = 0
     process_rss: int = 0
     host_available: int = 0
+    measured_steps: int = 0
+    device_peak: int = 0
+    process_peak: int = 0
 
     @property
     def seconds_left(self) -> float:
@@ -59,6 +65,7 @@ class FigureKeeper:
         self._paces: deque[float] = deque(maxlen=_WINDOW)
         self._sum = 0.0
         self._weight = 0.0
+        self._beside_torch = 0
 
     def feed(self, event: Event) -> None:
         """Take ``event`` into account."""
@@ -69,18 +76,31 @@ class FigureKeeper:
                 self.figures = RunFigures(step=event.start_step)
             case RunPlanned():
                 self.figures = replace(self.figures, total_steps=event.total_steps)
+                self._beside_torch = event.expected_device_bytes - event.expected_reserved_bytes
             case StepCompleted():
                 self._step(event)
             case MemorySampled():
-                self.figures = replace(
-                    self.figures,
-                    device_used=event.device_used,
-                    device_total=event.device_total,
-                    process_rss=event.process_rss,
-                    host_available=event.host_available,
-                )
+                self._memory(event)
             case _:
                 pass
+
+    def _memory(self, event: MemorySampled) -> None:
+        figures = replace(
+            self.figures,
+            device_used=event.device_used,
+            device_total=event.device_total,
+            process_rss=event.process_rss,
+            host_available=event.host_available,
+        )
+        # Before the first step there may be more: the encoders, the model on its way.
+        if figures.measured_steps:
+            own = event.device_reserved + self._beside_torch if event.device_total else 0
+            figures = replace(
+                figures,
+                device_peak=max(figures.device_peak, own),
+                process_peak=max(figures.process_peak, event.process_rss),
+            )
+        self.figures = figures
 
     def _step(self, event: StepCompleted) -> None:
         self._paces.append(event.seconds)
@@ -97,4 +117,5 @@ class FigureKeeper:
             lr=event.lr,
             grad_norm=event.grad_norm,
             epoch=event.epoch,
+            measured_steps=self.figures.measured_steps + 1,
         )

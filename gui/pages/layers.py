@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from PySide6.QtCore import Slot
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from aozora.config.targeting import LAYER_SETS
@@ -11,9 +13,12 @@ from gui.editors.layer_nodes import LayerNode, kind_nodes, layer_tree, with_node
 from gui.editors.layer_rules import LayerChoice, count
 from gui.editors.layer_tree import LayerTree, ShareBar
 from gui.editors.numbers import format_parameters
-from gui.editors.unet_shapes import unet_shapes
 from gui.forms.controls import Card, TonedLabel
+from gui.forms.setting_row import sentence
 from gui.forms.settings_card import SettingsCard
+from gui.pages.layer_costs import LayerCosts, cost_rows, waiting_words
+from gui.pages.model_shapes import ModelShapes
+from gui.shell.estimate import Estimate, source_words
 from gui.shell.form_page import FormPage
 from gui.theme import GAP_3
 from gui.words import tr
@@ -29,7 +34,10 @@ class Page(FormPage):
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
         purpose = tr("Which parts of the UNet learn. Boxes and patterns always say the same.")
         super().__init__(document, tr("Layers"), purpose, parent, is_wide=True)
-        shapes = unet_shapes()
+        self.model = ModelShapes(document, self)
+        self._estimate: Estimate | None = None
+        self._is_checking = False
+        shapes = self._shapes = self.model.shapes
         self.root = layer_tree(shapes)
         self.tree = LayerTree(shapes, (self.root,), tr("Layers to train"))
         self.tree.setMinimumHeight(410)
@@ -40,17 +48,21 @@ class Page(FormPage):
         self.share.setAccessibleName(tr("Share of the UNet that is trained"))
         self.notice = TonedLabel()
         self.notice.setWordWrap(True)
+        self.model_note = TonedLabel()
+        self.model_note.setWordWrap(True)
+        self.costs = LayerCosts()
         self.patterns = SettingsCard(
             document, tr("As patterns"), (_LAYERS, _BLOCKS, _INCLUDE, _EXCLUDE)
         )
         self.patterns.reveal(_INCLUDE)
-        self._shapes, self._names = shapes, tuple(shapes)
+        self._names = tuple(shapes)
         for tree in (self.tree, self.kinds):
             tree.setProperty("setting_path", _LAYERS)
         self._lay_out()
         self.tree.ticked.connect(self._tick)
         self.kinds.ticked.connect(self._tick)
         document.changed.connect(self._document_changed)
+        self.model.changed.connect(self._model_changed)
         self._refresh()
 
     def _lay_out(self) -> None:
@@ -65,7 +77,9 @@ class Page(FormPage):
         summary.body.addWidget(self.figure)
         summary.body.addWidget(self.share)
         summary.body.addWidget(self.notice)
+        summary.body.addWidget(self.model_note)
         side.addWidget(summary)
+        side.addWidget(self.costs)
         kinds = Card(tr("By kind"))
         kinds.body.addWidget(self.kinds)
         side.addWidget(kinds)
@@ -74,6 +88,30 @@ class Page(FormPage):
         row.add(right, 5)
         self.add(row)
         self.add(self.patterns)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the model is still being read."""
+        return self.model.is_busy
+
+    def close_down(self) -> None:
+        """End what runs in the background."""
+        self.model.close_down()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """See whether there is another model by now."""
+        super().showEvent(event)
+        self.model.look()
+
+    def show_check(self, estimate: Estimate | None, *, is_checking: bool) -> None:
+        """Show what memory and time the run would take.
+
+        Args:
+            estimate: The answer for the settings as they are; None while there is none.
+            is_checking: Whether an answer is to come.
+        """
+        self._estimate, self._is_checking = estimate, is_checking
+        self._show_costs()
 
     def choice(self) -> LayerChoice:
         """Return the choice of layers in the document."""
@@ -100,8 +138,20 @@ class Page(FormPage):
         self.document.set_values(changes, verb.format(node.key or node.label.lower()))
 
     def _document_changed(self, paths: frozenset[str]) -> None:
+        if "model.base" in paths and self.isVisible():
+            self.model.look()
         if any(path.startswith("targets") for path in paths):
             self._refresh()
+
+    @Slot()
+    def _model_changed(self) -> None:
+        shapes = self.model.shapes
+        if shapes != self._shapes:
+            self._shapes, self._names = shapes, tuple(shapes)
+            self.root = layer_tree(shapes)
+            self.tree.show_layers(shapes, (self.root,))
+            self.kinds.show_layers(shapes, kind_nodes(shapes))
+        self._refresh()
 
     def _refresh(self) -> None:
         choice, shapes = self.choice(), self._shapes
@@ -119,8 +169,24 @@ class Page(FormPage):
         if faults:
             self._say(f"{faults[0][:1].upper()}{faults[0][1:]}.", is_fault=True)
         else:
-            text = tr("{0:,} of {1:,} tensors, counted for SDXL's UNet.")
-            self._say(text.format(len(trained), len(shapes)), is_fault=False)
+            text = tr("{0:,} of {1:,} tensors.").format(len(trained), len(shapes))
+            self._say(text, is_fault=False)
+        self.model_note.setText(self.model.note)
+        self._show_costs()
+
+    def _show_costs(self) -> None:
+        """Show what is known of the present choice, or what was known of an earlier one."""
+        estimate = self._estimate
+        is_ready = not self.document.problems()
+        note = waiting_words(estimate, is_checking=self._is_checking, is_ready=is_ready)
+        if estimate is None:
+            self.costs.show_costs(self.costs.rows, note, self.costs.source.text(), is_old=True)
+            return
+        reasons = [sentence(problem) for problem in estimate.problems]
+        trained = count(self._shapes, self.choice().trained(self._names))
+        rows = cost_rows(estimate, trained)
+        words = "\n".join(filter(None, [note, *reasons]))
+        self.costs.show_costs(rows, words, source_words(estimate), is_old=False)
 
     def _say(self, text: str, *, is_fault: bool) -> None:
         self.notice.set_tone("error" if is_fault else "muted")

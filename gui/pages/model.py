@@ -13,7 +13,7 @@ from gui.document import Document
 from gui.forms.controls import Card, TonedLabel
 from gui.forms.settings_card import SettingsCard
 from gui.forms.shapes import paths_in
-from gui.shell.checker import EngineQuestion
+from gui.shell.checker import EngineQuestion, plain_failure
 from gui.shell.form_page import FormPage
 from gui.words import size_text, tr, whole
 
@@ -122,8 +122,7 @@ class ModelFacts(Card):
     @Slot(object, str)
     def _show(self, facts: Any, failure: str) -> None:
         if not isinstance(facts, dict):
-            text = failure.replace("Error: ", "").replace("What to do: ", "")
-            self._words.setText(text)
+            self._words.setText(plain_failure(failure))
             self._words.set_tone("warn")
             return
         self._words.set_tone("muted")

@@ -17,7 +17,7 @@ from gui.shell.estimate import Estimate, parse_estimate
 
 log = logging.getLogger(__name__)
 
-_SETTLE_MS = 900
+_SETTLE_MS = 600
 
 
 def engine_program() -> str:
@@ -26,6 +26,11 @@ def engine_program() -> str:
     if program.name.lower() == "pythonw.exe":
         return str(program.with_name("python.exe"))
     return str(program)
+
+
+def plain_failure(text: str) -> str:
+    """Return what the engine's command line said went wrong, without its titles."""
+    return text.replace("Error: ", "").replace("What to do: ", "")
 
 
 class EngineQuestion(QObject):
@@ -131,15 +136,22 @@ class RunChecker(QObject):
         """Whether an answer is to come."""
         return self._timer.isActive() or self._question.is_asking
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is asked, since a run goes on."""
+        return self._is_paused
+
     def pause(self, is_paused: bool) -> None:
-        """Ask nothing while a run goes on."""
+        """Ask nothing while a run goes on, and ask anew once it is over: it was measured."""
+        if is_paused == self._is_paused:
+            return
         self._is_paused = is_paused
         if is_paused:
             self._timer.stop()
             self._question.drop()
             self._remove_file()
             self.changed.emit()
-        elif self._estimate is None:
+        else:
             self._outdate()
 
     @Slot()

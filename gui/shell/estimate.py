@@ -8,7 +8,41 @@ from dataclasses import dataclass
 from typing import Any
 
 from aozora.errors import Problem
-from gui.words import counted, duration_text, memory_text, size_text, tr, whole
+from gui.engine.figures import RunFigures
+from gui.words import (
+    between,
+    counted,
+    duration_text,
+    memory_text,
+    pace_text,
+    size_text,
+    tr,
+    whole,
+)
+
+MEASURED_STEPS = 30
+"""After so many steps of a run, what it measured stands in the place of the forecast."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSetCost:
+    """What training a named set of layers would take, all other settings as they are.
+
+    Attributes:
+        layers: The set, as ``targets.layers`` names it.
+        trained: How many parameters it has.
+        vram: Most memory of the card, in bytes; 0 where there is none.
+        ram: Most main memory, in bytes.
+        seconds: Of a step.
+        fits: Whether that is within what may be used.
+    """
+
+    layers: str
+    trained: int
+    vram: float
+    ram: float
+    seconds: float
+    fits: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +54,14 @@ class Estimate:
         notes: What the user should know.
         summary: The figures as the engine gave them; empty when there are problems.
         failure: Why there is no answer; empty when there is one.
+        layer_sets: What other choices of layers would take.
     """
 
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     summary: Mapping[str, Any]
     failure: str = ""
+    layer_sets: tuple[LayerSetCost, ...] = ()
 
     def number(self, name: str) -> float:
         """Return the figure under the dotted ``name``; NaN when there is none."""
@@ -34,6 +70,13 @@ class Estimate:
             node = node.get(part) if isinstance(node, Mapping) else None
         is_number = isinstance(node, int | float) and not isinstance(node, bool)
         return float(node) if is_number else math.nan
+
+    def span(self, name: str) -> tuple[float, float]:
+        """Return the memory's figure ``name`` as a range; NaN when there is none."""
+        found = _memory(self).get(f"{name}_range")
+        if not isinstance(found, list) or len(found) != 2:
+            return math.nan, math.nan
+        return float(found[0]), float(found[1])
 
     @property
     def is_ready(self) -> bool:
@@ -59,7 +102,22 @@ def parse_estimate(data: Any) -> Estimate:
         problems=problems,
         notes=tuple(map(str, data.get("notes") or ())),
         summary=summary if isinstance(summary, Mapping) else {},
+        layer_sets=tuple(map(_cost, data.get("layer_sets") or ())),
     )
+
+
+def _cost(entry: Any) -> LayerSetCost:
+    try:
+        return LayerSetCost(
+            layers=str(entry["layers"]),
+            trained=int(entry["trained_parameters"]),
+            vram=float(entry["vram_bytes"]),
+            ram=float(entry["ram_bytes"]),
+            seconds=float(entry["step_seconds"]),
+            fits=bool(entry["fits"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is no forecast for a set of layers: {entry!r}") from error
 
 
 def facts(estimate: Estimate) -> list[tuple[str, str]]:
@@ -96,17 +154,50 @@ def _pictures(estimate: Estimate) -> str:
 
 
 def memory_facts(estimate: Estimate) -> list[tuple[str, str]]:
-    """Return the figures about memory and time."""
+    """Return the figures about memory and time, each as the range it should lie in."""
     rows = []
-    vram, ram = estimate.number("memory.vram_bytes"), estimate.number("memory.ram_bytes")
-    if vram > 0:
-        rows.append((tr("Graphics memory"), tr("about {0}").format(memory_text(vram))))
-    if ram > 0:
-        rows.append((tr("Main memory"), tr("about {0}").format(memory_text(ram))))
-    seconds = run_seconds(estimate)
-    if math.isfinite(seconds):
-        rows.append((tr("Time"), tr("about {0}").format(duration_text(seconds))))
+    for name, key in ((tr("Graphics memory"), "vram"), (tr("Main memory"), "ram")):
+        words = memory_words(estimate, key)
+        if words:
+            rows.append((name, words))
+    words = between(duration_text, run_seconds(estimate))
+    if words:
+        rows.append((tr("Time"), words))
     return rows
+
+
+def memory_words(estimate: Estimate, name: str) -> str:
+    """Return how much of the memory called ``name`` (vram or ram) is needed; empty for none."""
+    low, high = estimate.span(name)
+    return between(memory_text, (low, high)) if high > 0 else ""
+
+
+def source_words(estimate: Estimate) -> str:
+    """Return what the ranges of memory and time rest on; empty when there are none."""
+    if "calibrated_by" not in _memory(estimate):
+        return ""
+    run = str(_memory(estimate)["calibrated_by"])
+    if run:
+        return tr("Memory and time follow what the run {0} measured.").format(run)
+    return tr(
+        "Memory and time are computed. Once a run of this model has done {0} steps on this"
+        " computer, they follow what it measured."
+    ).format(MEASURED_STEPS)
+
+
+def measured_facts(figures: RunFigures) -> list[tuple[str, str]]:
+    """Return what a run takes by its own measure; empty before `MEASURED_STEPS` steps."""
+    if figures.measured_steps < MEASURED_STEPS or not figures.seconds_per_step > 0:
+        return []
+    rows = [
+        (tr("Graphics memory"), figures.device_peak),
+        (tr("Main memory"), figures.process_peak),
+    ]
+    found = [(name, tr("{0} measured").format(memory_text(size))) for name, size in rows if size]
+    pace = pace_text(figures.seconds_per_step)
+    length = duration_text(figures.seconds_per_step * figures.total_steps)
+    words = tr("{0} for {1} steps at {2}, measured")
+    return [*found, (tr("Time"), words.format(length, whole(figures.total_steps), pace))]
 
 
 def memory_sentence(estimate: Estimate) -> str:
@@ -128,9 +219,11 @@ def _memory(estimate: Estimate) -> Mapping[str, Any]:
     return memory if isinstance(memory, Mapping) else {}
 
 
-def run_seconds(estimate: Estimate) -> float:
-    """Return how long the run would take; NaN when the engine did not say."""
-    return estimate.number("memory.step_seconds") * estimate.number("total_steps")
+def run_seconds(estimate: Estimate) -> tuple[float, float]:
+    """Return between what the length of the run should lie; NaN when the engine did not say."""
+    low, high = estimate.span("step_seconds")
+    steps = estimate.number("total_steps")
+    return low * steps, high * steps
 
 
 def headline(estimate: Estimate) -> str:
@@ -139,15 +232,14 @@ def headline(estimate: Estimate) -> str:
         return tr("Could not be checked")
     if estimate.problems:
         return counted(len(estimate.problems), tr("problem"), tr("problems"))
-    parts = []
-    vram, ram = estimate.number("memory.vram_bytes"), estimate.number("memory.ram_bytes")
-    if vram > 0:
-        parts.append(tr("{0} VRAM").format(memory_text(vram)))
-    if ram > 0:
-        parts.append(tr("{0} RAM").format(memory_text(ram)))
-    seconds = run_seconds(estimate)
-    if math.isfinite(seconds):
-        parts.append(duration_text(seconds))
+    named = (
+        (memory_words(estimate, "vram"), "{0} VRAM"),
+        (memory_words(estimate, "ram"), "{0} RAM"),
+    )
+    parts = [tr(text).format(words) for words, text in named if words]
+    words = between(duration_text, run_seconds(estimate))
+    if words:
+        parts.append(words)
     disk = estimate.number("disk_bytes")
     if math.isfinite(disk):
         parts.append(tr("{0} disk").format(size_text(disk)))

@@ -55,7 +55,7 @@ class PageLinks(QObject):
             self._estimated()
             self._compared()
             self._show_applied()
-        elif key in _ESTIMATED:
+        elif key in (*_ESTIMATED, "layers"):
             self._estimated()
         elif key == "timesteps":
             self._estimated()
@@ -76,6 +76,9 @@ class PageLinks(QObject):
             page = self._page(key)
             if page is not None and (estimate is None or estimate.is_ready):
                 page.show_estimate(estimate)
+        layers = self._page("layers")
+        if layers is not None:
+            layers.show_check(estimate, is_checking=self._window.checker.is_checking)
         batches, samples = _counts(estimate)
         for key in ("schedule", "timesteps"):
             page = self._page(key)

@@ -17,13 +17,21 @@ from PySide6.QtWidgets import (
 
 from aozora.errors import Problem
 from gui import theme
+from gui.engine.figures import RunFigures
 from gui.engine.host import EngineHost
 from gui.engine.states import RunState, RunStatus
 from gui.forms.controls import TonedLabel, rule, tool_button
 from gui.forms.setting_row import sentence
 from gui.forms.shapes import shape_of
 from gui.shell.checker import RunChecker
-from gui.shell.estimate import Estimate, facts, memory_sentence
+from gui.shell.estimate import (
+    MEASURED_STEPS,
+    Estimate,
+    facts,
+    measured_facts,
+    memory_sentence,
+    source_words,
+)
 from gui.shell.run_bar import HEIGHT as RUN_BAR_HEIGHT
 from gui.shell.run_desk import RunDesk
 from gui.words import counted, tr
@@ -98,7 +106,8 @@ class Preflight(QFrame):
     def refresh(self) -> None:
         """Say what holds now, if it is seen."""
         if self.isVisible():
-            self.show_for(self._desk.problems(), self._checker.estimate, self._host.status)
+            host = self._host
+            self.show_for(self._desk.problems(), self._checker.estimate, host.status, host.figures)
             self.place()
 
     def place(self) -> None:
@@ -106,7 +115,11 @@ class Preflight(QFrame):
         self.place_above(self.window().height() - RUN_BAR_HEIGHT, theme.GAP_3)
 
     def show_for(
-        self, problems: tuple[Problem, ...], estimate: Estimate | None, status: RunStatus
+        self,
+        problems: tuple[Problem, ...],
+        estimate: Estimate | None,
+        status: RunStatus,
+        figures: RunFigures,
     ) -> None:
         """Fill the panel."""
         inner = QWidget()
@@ -117,6 +130,13 @@ class Preflight(QFrame):
             self._title.setText(self.tr("The run failed"))
             self._words(column, status.message, "error")
             self._words(column, status.hint, "text")
+        elif status.is_active:
+            self._title.setText(self.tr("The run is going on"))
+            measured = measured_facts(figures)
+            column.addLayout(self._facts(measured))
+            if not measured:
+                text = self.tr("After {0} steps, what it takes by its own measure stands here.")
+                self._words(column, text.format(MEASURED_STEPS), "muted")
         elif problems:
             count = counted(len(problems), tr("problem"), tr("problems"))
             self._title.setText(self.tr("{0} before it can start").format(count))
@@ -131,7 +151,8 @@ class Preflight(QFrame):
         elif estimate is not None:
             self._title.setText(self.tr("Ready to train"))
             self._words(column, memory_sentence(estimate), "text")
-            column.addLayout(self._facts(estimate))
+            column.addLayout(self._facts(facts(estimate)))
+            self._words(column, source_words(estimate), "muted")
             for note in estimate.notes:
                 self._words(column, note, "muted")
         else:
@@ -194,12 +215,12 @@ class Preflight(QFrame):
         button.clicked.connect(self._checker.check_now)
         return button
 
-    def _facts(self, estimate: Estimate) -> QGridLayout:
+    def _facts(self, rows: list[tuple[str, str]]) -> QGridLayout:
         grid = QGridLayout()
         grid.setHorizontalSpacing(theme.GAP_5)
         grid.setVerticalSpacing(theme.GAP_1)
         grid.setColumnStretch(1, 1)
-        for row, (name, value) in enumerate(facts(estimate)):
+        for row, (name, value) in enumerate(rows):
             text = QLabel(value)
             text.setFont(theme.number_font())
             grid.addWidget(TonedLabel(name), row, 0)

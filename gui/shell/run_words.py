@@ -9,7 +9,7 @@ from typing import Literal
 from gui.engine.figures import RunFigures
 from gui.engine.states import RunState, RunStatus
 from gui.shell.estimate import Estimate, headline
-from gui.words import counted, duration_text, memory_text, tr, whole
+from gui.words import counted, duration_text, memory_text, pace_text, tr, whole
 
 Tone = Literal["muted", "accent", "ok", "warn", "error"]
 
@@ -97,7 +97,7 @@ def pace_words(figures: RunFigures, status: RunStatus) -> str:
     seconds = figures.seconds_per_step
     if not math.isfinite(seconds) or seconds <= 0:
         return ""
-    pace = f"{seconds:.2f} s/it" if seconds >= 1 else f"{1 / seconds:.1f} it/s"
+    pace = pace_text(seconds)
     if not status.is_active or not math.isfinite(figures.seconds_left):
         return pace
     left = tr("{0} left").format(duration_text(figures.seconds_left))

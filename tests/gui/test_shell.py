@@ -10,28 +10,31 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QEvent, QMimeData, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent
-from PySide6.QtWidgets import QAbstractButton, QApplication, QWidget
+from PySide6.QtWidgets import QAbstractButton, QApplication, QLabel, QWidget
 
 from aozora.config.presets import shipped_presets
 from aozora.errors import Problem
-from aozora.events import RunFinished, RunPlanned, RunStarted, StepCompleted
+from aozora.events import MemorySampled, RunFinished, RunPlanned, RunStarted, StepCompleted
 from gui import theme
 from gui.document import Document
+from gui.engine.figures import FigureKeeper, RunFigures
 from gui.engine.host import EngineHost
 from gui.engine.run_folders import RunFolder
-from gui.engine.states import RunState
+from gui.engine.states import RunState, RunStatus
 from gui.forms.editors import line_of
 from gui.preferences import PreferenceKeeper
 from gui.shell.checker import EngineQuestion, RunChecker
 from gui.shell.crash import CrashCatcher, report_text, write_report_zip
-from gui.shell.estimate import Estimate
+from gui.shell.estimate import MEASURED_STEPS, Estimate, measured_facts
 from gui.shell.page_list import entries, page_specs
 from gui.shell.recovery import lost_run, recovery_words
 from gui.shell.window import MainWindow
+from gui.words import whole
 from tests.gui.shell_fakes import FakeBody, FakeDialogs
 
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support")
 
+GIB = 2**30
 PICTURE_FOLDERS = [{"path": "pictures"}]
 
 
@@ -568,6 +571,21 @@ def test_the_check_answers_from_a_child_process(qapp, qtbot, tmp_path):
     checker.stop()
 
 
+def test_after_a_run_the_check_is_asked_again_for_what_was_measured(qapp, monkeypatch):
+    checker = RunChecker(Document())
+    monkeypatch.setattr(checker._document, "problems", tuple)
+    checker._estimate = Estimate(summary={"total_steps": 3})
+    checker.pause(False)
+    assert checker.estimate is not None, "nothing has run"
+    checker.pause(True)
+    assert checker.estimate is not None
+    assert not checker.is_checking
+    checker.pause(False)
+    assert checker.estimate is None
+    assert checker.is_checking
+    checker.stop()
+
+
 def test_a_question_that_cannot_be_asked_is_answered_all_the_same(qapp, qtbot, monkeypatch):
     question = EngineQuestion()
     monkeypatch.setattr("gui.shell.checker.engine_program", lambda: "no-such-program")
@@ -598,6 +616,61 @@ def test_the_preflight_panel_fits_what_it_says(world, estimate):
     panel.place_above(600, 10)
     assert panel.geometry().bottom() < 600
     assert panel.geometry().top() >= 0
+
+
+def test_after_some_steps_a_run_is_told_by_its_own_measure():
+    keeper = FigureKeeper()
+    keeper.feed(RunStarted(run_id="r", folder=""))
+    sizes = {"expected_device_bytes": 5 * GIB, "expected_reserved_bytes": 4 * GIB}
+    keeper.feed(_event(RunPlanned, total_steps=1000, **sizes))
+
+    def remember(reserved, rss):
+        sizes = {"device_reserved": reserved, "device_total": 12 * GIB, "process_rss": rss}
+        keeper.feed(_event(MemorySampled, **sizes))
+
+    remember(8 * GIB, 30 * GIB)  # the encoders
+    for number in range(1, MEASURED_STEPS + 1):
+        assert measured_facts(keeper.figures) == []
+        keeper.feed(_event(StepCompleted, step=number, total_steps=1000, seconds=3.6))
+        remember((3 if number % 2 else 2) * GIB, (number % 5) * GIB)
+    rows = dict(measured_facts(keeper.figures))
+    assert rows["Graphics memory"] == "4.0 GiB measured"
+    assert rows["Main memory"] == "4.0 GiB measured"
+    assert rows["Time"] == f"1 h 0 m for {whole(1000)} steps at 3.60 s/it, measured"
+    keeper.feed(RunStarted(run_id="next", folder=""))
+    assert measured_facts(keeper.figures) == []
+
+
+def test_while_a_run_goes_on_the_panel_tells_its_own_measure(world):
+    panel = world.window.preflight
+    going = RunStatus(state=RunState.TRAINING, step=40, total_steps=100)
+    estimate = Estimate(summary={"total_steps": 3})
+
+    def texts(figures):
+        panel.show_for((), estimate, going, figures)
+        return " ".join(label.text() for label in panel.findChildren(QLabel))
+
+    assert "After 30 steps" in texts(RunFigures(measured_steps=29, seconds_per_step=2.0))
+    figures = RunFigures(
+        measured_steps=40, seconds_per_step=2.0, total_steps=100, process_peak=2**30
+    )
+    words = texts(figures)
+    assert "1.0 GiB measured" in words
+    assert "Ready" not in words
+
+
+def test_the_layers_page_follows_the_check(world):
+    world.window.show_page("layers")
+    page = world.window.pages.page("layers")
+    assert page.costs.note.text()
+    memory = {"ram_range": [2**30, 2**31], "step_seconds_range": [1.0, 2.0]}
+    world.window.checker._estimate = Estimate(summary={"total_steps": 3, "memory": memory})
+    world.window.checker.changed.emit()
+    assert page.costs.note.text() == ""
+    assert len(page.costs.rows) == 1
+    world.make_ready()
+    assert page.costs.is_old
+    assert page.costs.note.text()
 
 
 # Faults of the program

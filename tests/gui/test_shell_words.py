@@ -18,11 +18,20 @@ from gui.preferences import PreferenceKeeper, Preferences, load_preferences, par
 from gui.shell import run_words
 from gui.shell.compare import as_text, differences
 from gui.shell.drops import kind_of_drop
-from gui.shell.estimate import Estimate, facts, headline, memory_parts, parse_estimate
+from gui.shell.estimate import (
+    Estimate,
+    facts,
+    headline,
+    memory_parts,
+    parse_estimate,
+    source_words,
+)
 from gui.shell.page_list import entries, page_of, page_specs
 from gui.shell.search import find
 from gui.theme import THEMES
-from gui.words import duration_text, memory_text, size_text
+from gui.words import between, duration_text, memory_text, size_text
+
+EN_DASH = chr(0x2013)
 
 # Import weight
 
@@ -91,9 +100,10 @@ _ANSWER = {
         "disk_bytes": 41e9,
         "disk_free": 120e9,
         "memory": {
-            "vram_bytes": 10 * 2**30,
-            "ram_bytes": 20 * 2**30,
-            "step_seconds": 36.0,
+            "vram_range": [9.8 * 2**30, 10.6 * 2**30],
+            "ram_range": [20 * 2**30, 20 * 2**30],
+            "step_seconds_range": [36.0, 54.0],
+            "calibrated_by": "",
             "vram_parts": [["weights", 5], ["sums", 7], ["weights", 4]],
         },
     },
@@ -102,9 +112,37 @@ _ANSWER = {
 
 def test_the_ready_chip_names_vram_ram_time_and_disk():
     estimate = parse_estimate(_ANSWER)
-    assert headline(estimate) == "Ready · 10.0 GiB VRAM · 20.0 GiB RAM · 1 h 0 m · 41.0 GB disk"
+    words = "Ready · 9.8-10.6 GiB VRAM · about 20.0 GiB RAM · 1 h 0 m - 1 h 30 m · 41.0 GB disk"
+    assert headline(estimate).replace(EN_DASH, "-") == words
     assert dict(facts(estimate))["Trained parameters"] == "0.0 M (50%)"
     assert memory_parts(estimate, "vram") == [("weights", 9), ("sums", 7)]
+
+
+def test_a_range_is_read_as_one_figure_where_it_is_one():
+    def plain(*span):
+        return between(duration_text, span).replace(EN_DASH, "-")
+
+    assert plain(20.0, 50.0) == "20-50 s"
+    assert plain(60 * 65.0, 60 * 125.0) == "1 h 5 m - 2 h 5 m"
+    assert plain(20.0, 20.1) == "about 20 s"
+    assert plain(math.nan, 3.0) == ""
+
+
+def test_what_the_ranges_rest_on_is_said():
+    assert "30 steps" in source_words(parse_estimate(_ANSWER))
+    memory = _ANSWER["summary"]["memory"] | {"calibrated_by": "cats-20260101-120000"}
+    after = parse_estimate({**_ANSWER, "summary": {**_ANSWER["summary"], "memory": memory}})
+    assert "cats-20260101-120000" in source_words(after)
+    assert source_words(Estimate(summary={})) == ""
+
+
+def test_forecasts_of_sets_of_layers_are_read_or_refused():
+    plain = {"layers": "all", "trained_parameters": 5, "vram_bytes": 1, "ram_bytes": 2}
+    whole = {**plain, "step_seconds": 3.0, "fits": True}
+    (cost,) = parse_estimate({**_ANSWER, "layer_sets": [whole]}).layer_sets
+    assert (cost.layers, cost.trained, cost.vram, cost.ram) == ("all", 5, 1.0, 2.0)
+    with pytest.raises(ValueError, match="no forecast"):
+        parse_estimate({**_ANSWER, "layer_sets": [plain]})
 
 
 def test_an_answer_with_problems_or_without_figures_has_words_too():
