@@ -21,7 +21,8 @@ from gui.forms.path_field import PathField
 from gui.forms.setting_row import sentence
 from gui.forms.shapes import Shape, shape_of
 from gui.icons import icon
-from gui.words import counted, tr
+from gui.pages.data_facts import CacheCounts, folder_words
+from gui.words import counted, tr, whole
 
 _PATH = "data.folders"
 _REPEATS = Shape(f"{_PATH}.repeats", "int", info_of(DataFolder.__dataclass_fields__["repeats"]))
@@ -106,6 +107,11 @@ class FolderList(Card):
         self.body.addLayout(self._column)
         self._empty = TonedLabel()
         self.body.addWidget(self._empty)
+        self._cached: Sequence[CacheCounts] = ()
+        self._whole = TonedLabel()
+        self._whole.setWordWrap(True)
+        self.body.addWidget(self._whole)
+        self.show_cached((), "")
         buttons = QHBoxLayout()
         self.add_button = QPushButton(icon("plus"), " " + tr("Add folder…"))
         self.add_button.clicked.connect(self._ask)
@@ -126,6 +132,13 @@ class FolderList(Card):
     def show_counts(self, counts: Sequence[tuple[int, int]]) -> None:
         """Show for each folder the number of pictures and of those without a caption."""
         self._counts = list(counts)
+        self._tell()
+
+    def show_cached(self, counts: Sequence[CacheCounts], words: str) -> None:
+        """Show what of each folder is encoded, nothing while there are no counts, and of all."""
+        self._cached = tuple(counts)
+        self._whole.setText(words)
+        self._whole.setVisible(bool(words))
         self._tell()
 
     def change(self, number: int, name: str, value: Any) -> None:
@@ -192,4 +205,7 @@ class FolderList(Card):
             return ""
         count, without = self._counts[number]
         text = counted(count, tr("picture"), tr("pictures"))
-        return text + (tr(", {0} without a caption").format(without) if without else "")
+        text += tr(", {0} without a caption").format(whole(without)) if without else ""
+        if number < len(self._cached) and self._cached[number].pictures:
+            text += "  ·  " + folder_words(self._cached[number])
+        return text

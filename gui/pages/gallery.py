@@ -12,7 +12,7 @@ from gui.icons import icon
 from gui.pages.picture_delegate import PictureDelegate
 from gui.pages.picture_detail import PictureDetail
 from gui.pages.picture_files import Filter
-from gui.pages.picture_model import PictureModel
+from gui.pages.picture_model import ENGINE_FILTERS, PictureModel
 from gui.words import counted, tr, whole
 
 _FILTERS: tuple[tuple[Filter, str], ...] = (
@@ -20,6 +20,10 @@ _FILTERS: tuple[tuple[Filter, str], ...] = (
     ("no_caption", "Without a caption"),
     ("small", "Smaller than the resolution"),
     ("broken", "Cannot be read"),
+    ("left_out", "Left out of training"),
+    ("cut", "Caption is cut"),
+    ("repeated", "The same file as another"),
+    ("new", "Not encoded yet"),
 )
 
 
@@ -76,6 +80,7 @@ class Gallery(Card):
         self.words.textChanged.connect(self._refilter)
         self.view.selectionModel().currentChanged.connect(self._choose)
         model.scanned.connect(self._tell)
+        model.informed.connect(self._tell)
         model.modelReset.connect(self._forget)
         self._tell()
 
@@ -85,11 +90,18 @@ class Gallery(Card):
         self._delegate.resolution = resolution
         self._refilter()
 
+    def show_only(self, wanted: Filter) -> None:
+        """Show the pictures that are like that."""
+        self.filter.setCurrentIndex([name for name, _ in _FILTERS].index(wanted))
+        self._refilter()
+
+    def _wanted(self) -> Filter:
+        return _FILTERS[max(self.filter.currentIndex(), 0)][0]
+
     @Slot()
     def _refilter(self) -> None:
-        wanted = _FILTERS[max(self.filter.currentIndex(), 0)][0]
         self._model.set_pixel_ratio(self.devicePixelRatioF())
-        self._model.show_only(wanted, self.words.text(), self._resolution)
+        self._model.show_only(self._wanted(), self.words.text(), self._resolution)
         self._tell()
 
     @Slot()
@@ -104,12 +116,15 @@ class Gallery(Card):
     def _tell(self) -> None:
         model = self._model
         parts = [counted(len(model.items), tr("picture"), tr("pictures"))]
-        for wanted, words in (
+        named: tuple[tuple[Filter, str], ...] = (
             ("no_caption", tr("without a caption")),
             ("small", tr("small")),
             ("broken", tr("broken")),
-        ):
-            count = model.count(wanted)  # type: ignore[arg-type]
+            ("cut", tr("cut")),
+            ("repeated", tr("repeated")),
+        )
+        for wanted, words in named:
+            count = model.count(wanted)
             if count:
                 parts.append(f"{whole(count)} {words}")
         if model.is_scanning:
@@ -120,6 +135,8 @@ class Gallery(Card):
         self._nothing.setVisible(is_empty)
         if model.is_scanning:
             self._nothing.setText(tr("Reading the folders…"))
+        elif model.items and model.facts is None and self._wanted() in ENGINE_FILTERS:
+            self._nothing.setText(tr("The engine has not counted these yet."))
         elif model.items:
             self._nothing.setText(tr("No picture is like that."))
         else:

@@ -8,10 +8,23 @@ from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem
 
 from gui import theme
 from gui.icons import paint_icon
-from gui.pages.picture_files import PictureItem, is_small
-from gui.pages.picture_model import THUMBNAIL
+from gui.pages.data_facts import DataFacts
+from gui.pages.picture_files import PictureItem, is_small, passes
+from gui.pages.picture_model import FACTS, THUMBNAIL
 
 _CELL = QSize(THUMBNAIL + 16, THUMBNAIL + 38)
+
+
+def badges_of(item: PictureItem, resolution: int, facts: DataFacts | None) -> list[str]:
+    """Return the icons of what is the matter with a picture."""
+    found = {
+        "file": not item.has_caption,
+        "warning": is_small(item, resolution),
+        "scissors": passes(item, "cut", "", resolution, facts),
+        "copies": passes(item, "repeated", "", resolution, facts),
+        "close": passes(item, "left_out", "", resolution, facts) and not item.is_broken,
+    }
+    return [name for name, is_so in found.items() if is_so]
 
 
 class PictureDelegate(QStyledItemDelegate):
@@ -52,7 +65,7 @@ class PictureDelegate(QStyledItemDelegate):
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.setPen(QPen(theme.colour("accent"), 2))
             painter.drawRoundedRect(frame.adjusted(1, 1, -1, -1), theme.RADIUS, theme.RADIUS)
-        self._paint_badges(painter, frame, item)
+        self._paint_badges(painter, frame, badges_of(item, self.resolution, index.data(FACTS)))
         painter.setPen(theme.colour("accent" if is_selected else "muted"))
         painter.setFont(theme.small_font())
         line = QRect(cell.left() + 2, cell.bottom() - 19, cell.width() - 4, 18)
@@ -73,16 +86,11 @@ class PictureDelegate(QStyledItemDelegate):
         painter.drawPixmap(place, picture, QRectF(picture.rect()))
         painter.setClipping(False)
 
-    def _paint_badges(self, painter: QPainter, frame: QRectF, item: PictureItem) -> None:
-        badges = []
-        if not item.has_caption:
-            badges.append(("file", "warn"))
-        if is_small(item, self.resolution):
-            badges.append(("warning", "warn"))
-        for number, (name, token) in enumerate(badges):
+    def _paint_badges(self, painter: QPainter, frame: QRectF, names: list[str]) -> None:
+        for number, name in enumerate(names):
             place = QRectF(frame.right() - 26 - 24 * number, frame.top() + 5, 21, 21)
             painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(theme.colour("window", 0.85))
             painter.drawRoundedRect(place, 5, 5)
             inner = place.adjusted(3, 3, -3, -3)
-            paint_icon(painter, name, inner, getattr(theme.tokens(), token))
+            paint_icon(painter, name, inner, theme.tokens().warn)

@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QLabel, QPlainTextEdit, QVBoxLayout, QWidget
 
 from gui import theme
 from gui.forms.controls import TonedLabel
+from gui.pages.data_facts import fact_lines
 from gui.pages.picture_files import PictureItem, write_caption
 from gui.pages.picture_model import PictureModel
 from gui.words import tr
@@ -80,15 +81,18 @@ class PictureDetail(QWidget):
         self._name.setWordWrap(True)
         self._facts = TonedLabel()
         self._facts.setWordWrap(True)
+        self._engine = TonedLabel()
+        self._engine.setWordWrap(True)
         self.caption = CaptionField()
         self.caption.committed.connect(self._write)
         self._said = TonedLabel()
         self._said.setWordWrap(True)
-        for widget in (self._picture, self._name, self._facts):
+        for widget in (self._picture, self._name, self._facts, self._engine):
             column.addWidget(widget)
         column.addWidget(TonedLabel(tr("Caption"), "text"))
         column.addWidget(self.caption, 1)
         column.addWidget(self._said)
+        model.informed.connect(self._show_facts)
         self.show_item(None)
 
     def show_item(self, item: PictureItem | None) -> None:
@@ -101,6 +105,7 @@ class PictureDetail(QWidget):
         self._said.setText(self._source(item))
         self._said.set_tone("muted")
         self._picture.setVisible(item is not None)
+        self._show_facts()
         if item is None:
             self._picture.clear()
             self._name.setText(tr("No picture is chosen"))
@@ -113,6 +118,12 @@ class PictureDetail(QWidget):
             share = item.width * item.height / 1e6
             self._facts.setText(f"{item.width} x {item.height}  ·  {share:.1f} MP")
         self._picture.setPixmap(self._preview(item.path))
+
+    @Slot()
+    def _show_facts(self) -> None:
+        lines = fact_lines(self._item.path, self._model.facts) if self._item else []
+        self._engine.setText("\n".join(lines))
+        self._engine.setVisible(bool(lines))
 
     def _source(self, item: PictureItem | None) -> str:
         if item is None:

@@ -1,6 +1,6 @@
 """Pictures and captions of a folder as the gallery shows them; free of Qt's widgets.
 
-Which pictures are trained, and how, is the engine's word (`aozora check`); this only looks.
+Which pictures are trained, and how, is the engine's word (`data_facts`); this only looks.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from PySide6.QtCore import QSize
 from PySide6.QtGui import QImageReader
 
 from aozora.runtime import long_path, write_text_atomic
+from gui.pages.data_facts import DataFacts
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
 _CAPTION_SUFFIXES = (".txt", ".caption")
 _MAX_CAPTION_BYTES = 1 << 20
 
-Filter = Literal["all", "no_caption", "small", "broken"]
+Filter = Literal["all", "no_caption", "small", "broken", "left_out", "cut", "repeated", "new"]
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,48 @@ def is_small(item: PictureItem, resolution: int) -> bool:
     return not item.is_broken and item.width * item.height < resolution * resolution
 
 
-def passes(item: PictureItem, wanted: Filter, words: str, resolution: int) -> bool:
-    """Return whether ``item`` is among what the user wants to see."""
-    fits = {
-        "all": True,
-        "no_caption": not item.has_caption,
-        "small": is_small(item, resolution),
-        "broken": item.is_broken,
-    }[wanted]
+def passes(
+    item: PictureItem, wanted: Filter, words: str, resolution: int, facts: DataFacts | None = None
+) -> bool:
+    """Return whether ``item`` is among what the user wants to see.
+
+    Args:
+        item: The picture.
+        wanted: What it has to be like.
+        words: Words its name or caption must hold, in any case.
+        resolution: Side of the square whose area pictures are trained at.
+        facts: What the engine says; without it, nothing is what only the engine can tell.
+    """
+    if not _is(item, wanted, resolution, facts):
+        return False
+    if not words:
+        return True
     text = f"{item.path.name} {item.caption}".lower()
-    return fits and all(word in text for word in words.lower().split())
+    return all(word in text for word in words.lower().split())
+
+
+def _is(item: PictureItem, wanted: Filter, resolution: int, facts: DataFacts | None) -> bool:
+    match wanted:
+        case "all":
+            return True
+        case "no_caption":
+            return not item.has_caption
+        case "small":
+            return is_small(item, resolution)
+        case "broken":
+            return item.is_broken
+        case "left_out":
+            return facts is not None and bool(facts.reason_for(item.path))
+    picture = facts.of(item.path) if facts is not None else None
+    if facts is None or picture is None:
+        return False
+    match wanted:
+        case "cut":
+            return facts.is_cut(picture)
+        case "repeated":
+            return bool(picture.same_as)
+        case "new":
+            return picture.is_new
 
 
 def list_pictures(

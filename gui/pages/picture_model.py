@@ -23,12 +23,19 @@ from PySide6.QtCore import (
 )
 from PySide6.QtGui import QImage, QImageReader, QPixmap
 
+from gui.pages.data_facts import DataFacts, fact_lines
 from gui.pages.picture_files import Filter, PictureItem, list_pictures, passes, read_text
 from gui.words import tr
 
 THUMBNAIL = 132
 _BATCH = 200
 _KEPT = 800
+
+FACTS = Qt.ItemDataRole.UserRole + 1
+"""What the engine says of all pictures, for a view that knows the picture."""
+
+ENGINE_FILTERS: frozenset[Filter] = frozenset({"left_out", "cut", "repeated", "new"})
+"""Filters that only the engine's answer fills."""
 
 Index = QModelIndex | QPersistentModelIndex
 
@@ -97,13 +104,18 @@ class PictureModel(QAbstractListModel):
 
     Signals:
         scanned: What `items` holds changed: pictures were found, or the scan ended.
+        informed: What the engine says of the pictures changed.
+        edited: The path of a picture whose caption was changed.
     """
 
     scanned = Signal()
+    informed = Signal()
+    edited = Signal(object)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.items: list[PictureItem] = []
+        self.facts: DataFacts | None = None
         self.is_scanning = False
         self._shown: list[int] = []
         self._filter: Filter = "all"
@@ -170,16 +182,33 @@ class PictureModel(QAbstractListModel):
     def show_only(self, wanted: Filter, words: str, resolution: int) -> None:
         """Show what passes the filter."""
         self._filter, self._words, self._resolution = wanted, words, resolution
+        self._show(self._passing())
+
+    def show_facts(self, facts: DataFacts | None) -> None:
+        """Take what the engine says of the pictures."""
+        self.facts = facts
+        shown = self._passing()
+        if shown != self._shown:
+            self._show(shown)
+        elif shown:
+            self.dataChanged.emit(self.index(0), self.index(len(shown) - 1), [FACTS])
+        self.informed.emit()
+
+    def _passing(self) -> list[int]:
+        return [n for n, item in enumerate(self.items) if self._passes(item)]
+
+    def _show(self, numbers: list[int]) -> None:
         self.beginResetModel()
-        self._shown = [n for n, item in enumerate(self.items) if self._passes(item)]
+        self._shown = numbers
         self.endResetModel()
 
     def count(self, wanted: Filter) -> int:
         """Return how many pictures pass ``wanted``, whatever the words."""
-        return sum(passes(item, wanted, "", self._resolution) for item in self.items)
+        facts = self.facts
+        return sum(passes(item, wanted, "", self._resolution, facts) for item in self.items)
 
     def _passes(self, item: PictureItem) -> bool:
-        return passes(item, self._filter, self._words, self._resolution)
+        return passes(item, self._filter, self._words, self._resolution, self.facts)
 
     # What views ask
 
@@ -200,6 +229,8 @@ class PictureModel(QAbstractListModel):
             return item.path.name
         if role == Qt.ItemDataRole.UserRole:
             return item
+        if role == FACTS:
+            return self.facts
         if role == Qt.ItemDataRole.DecorationRole:
             return self._thumbnail(item)
         if role in (Qt.ItemDataRole.ToolTipRole, Qt.ItemDataRole.AccessibleDescriptionRole):
@@ -208,7 +239,7 @@ class PictureModel(QAbstractListModel):
 
     def _tip(self, item: PictureItem) -> str:
         size = tr("cannot be read") if item.is_broken else f"{item.width} x {item.height}"
-        return f"{item.path.name}\n{size}"
+        return "\n".join([item.path.name, size, *fact_lines(item.path, self.facts)])
 
     def set_pixel_ratio(self, ratio: float) -> None:
         """Make thumbnails for a screen of this many pixels a unit."""
@@ -252,4 +283,5 @@ class PictureModel(QAbstractListModel):
             where = self.index(self._shown.index(number))
             self.dataChanged.emit(where, where)
         self.scanned.emit()
+        self.edited.emit(item.path)
         return new

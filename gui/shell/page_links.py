@@ -79,6 +79,10 @@ class PageLinks(QObject):
         layers = self._page("layers")
         if layers is not None:
             layers.show_check(estimate, is_checking=self._window.checker.is_checking)
+        data = self._page("data")
+        if data is not None:
+            checker = self._window.checker
+            data.set_engine(is_checking=checker.is_checking, is_running=checker.is_paused)
         batches, samples = _counts(estimate)
         for key in ("schedule", "timesteps"):
             page = self._page(key)
@@ -162,6 +166,12 @@ class PageLinks(QObject):
         self._window.show_page("run")
         self._page("run").show_run(folder)
 
+    @Slot(object)
+    def show_overlay(self, folder: Path) -> None:
+        """Show the loss of the run recorded in ``folder`` beside that of the current one."""
+        self._window.show_page("run")
+        self._page("run").overlay.take(folder)
+
 
 def _counts(estimate: Estimate | None) -> tuple[int, int]:
     """Return batches an epoch and samples of the run; 0 for what is not known."""
@@ -169,11 +179,5 @@ def _counts(estimate: Estimate | None) -> tuple[int, int]:
         return 0, 0
     batches = estimate.number("batches_per_epoch")
     tickets = estimate.summary.get("ticket_counts")
-    @Slot(object)
-    def show_overlay(self, folder: Path) -> None:
-        """Show the loss of the run recorded in ``folder`` beside that of the current one."""
-        self._window.show_page("run")
-        self._page("run").overlay.take(folder)
-
     samples = sum(tickets) if isinstance(tickets, list) else 0
     return (round(batches) if batches == batches else 0), samples
