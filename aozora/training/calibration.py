@@ -28,6 +28,8 @@ _UNKNOWN_MEMORY_SHARE = 0.10
 # Steps of equal runs differ by a tenth; the full size took 1.6 times the forecast on one card.
 _SECONDS_SHARE = 0.15
 _UNKNOWN_SECONDS = (0.8, 1.7)
+# A small model on a processor took 5 times.
+_UNKNOWN_SECONDS_NO_CARD = (0.8, 6.0)
 
 Range = tuple[float, float]
 
@@ -80,7 +82,7 @@ class Calibration:
         beside = forecast.vram - forecast.reserved
         vram = beside + self.reserved * forecast.reserved
         ram, seconds = self.ram * forecast.ram, self.seconds * forecast.seconds
-        low, high = (1 - _SECONDS_SHARE, 1 + _SECONDS_SHARE) if self.run else _UNKNOWN_SECONDS
+        low, high = self._pace_range(has_card=forecast.vram > 0)
         most = max(vram, min(vram * (1 + share), vram_limit))
         return Expected(
             vram=round(vram),
@@ -90,6 +92,12 @@ class Calibration:
             ram_range=(ram * (1 - share), ram * (1 + share)),
             seconds_range=(seconds * low, seconds * high),
         )
+
+    def _pace_range(self, *, has_card: bool) -> Range:
+        """Return the range of a step's time as multiples of it."""
+        if self.run:
+            return 1 - _SECONDS_SHARE, 1 + _SECONDS_SHARE
+        return _UNKNOWN_SECONDS if has_card else _UNKNOWN_SECONDS_NO_CARD
 
 
 def calibrate(output: Path, device: str, num_params: int) -> Calibration:

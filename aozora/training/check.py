@@ -19,7 +19,7 @@ from aozora.memory.machine import measure
 from aozora.memory.memory_plan import plan_memory
 from aozora.model.source import ModelSource
 from aozora.training.calibration import calibrate
-from aozora.training.device import DTYPES, choose_device, precision_note
+from aozora.training.device import DTYPES, choose_device, device_settings, precision_note
 from aozora.training.inputs import Pictures, find_pictures
 from aozora.training.layer_forecasts import LayerSetForecast, forecast_layer_sets
 from aozora.training.memory_choice import memory_facts, vram_allowed
@@ -168,7 +168,9 @@ def check(config: TrainConfig) -> CheckReport:
     unet = memory_facts(
         config, source.unet_shapes(), targets.names, pictures.trained, source.facts.num_bytes
     )
-    machine = measure(device)
+    # A processor is faster with more threads than a run uses.
+    with device_settings(device, deterministic=config.training.deterministic):
+        machine = measure(device)
     plan = plan_memory(config, unet, machine)
     calibration = calibrate(Path(config.output.folder), machine.device, targets.total_params)
     layer_sets = forecast_layer_sets(config, unet, machine, calibration)

@@ -11,7 +11,7 @@ from aozora.memory.fit import FitResult, fit, with_memory
 from aozora.memory.machine import measure
 from aozora.model.building import parameter_shapes
 from aozora.model.sizes import standard_config
-from aozora.training.device import choose_device
+from aozora.training.device import choose_device, device_settings
 from aozora.training.inputs import find_pictures
 from aozora.training.memory_choice import memory_facts
 from aozora.training.optimizer_factory import build_rule
@@ -53,7 +53,9 @@ def fit_run(config: TrainConfig, *, vram: float | None, ram: float | None) -> Fi
         facts = memory_facts(
             config, shapes, targets.names, find_pictures(config).trained, file_bytes
         )
-    machine = with_memory(measure(choose_device(config.training.device)), vram, ram)
+    device = choose_device(config.training.device)
+    with device_settings(device, deterministic=config.training.deterministic):
+        machine = with_memory(measure(device), vram, ram)
     if vram is not None:
         # The card that is asked about is the limit, whatever the settings say of this one.
         config = replace(config, memory=replace(config.memory, vram_limit=0.0))

@@ -15,6 +15,7 @@ from aozora.training import check as room
 from aozora.training.calibration import ENOUGH_STEPS
 from aozora.training.check import check
 from aozora.training.control import RunControl
+from aozora.training.fitting import fit_run
 from aozora.training.run import train
 
 
@@ -75,6 +76,26 @@ def test_what_other_choices_of_layers_would_take_is_said(make_config, on_a_compu
     assert all(forecast.fits for forecast in report.layer_sets)
     plain = report.to_plain()["layer_sets"]
     assert [entry["layers"] for entry in plain] == list(LAYER_SETS)
+
+
+def test_a_check_measures_the_computer_as_a_run_uses_it(make_config, monkeypatch):
+    here, threads = measure(torch.device("cpu")), []
+
+    def look(device):
+        threads.append(torch.get_num_threads())
+        return here
+
+    monkeypatch.setattr(room, "measure", look)
+    monkeypatch.setattr("aozora.training.fitting.measure", look)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        check(make_config())
+        fit_run(make_config(), vram=None, ram=None)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1, 1]
 
 
 def test_choices_of_layers_are_forecast_where_the_chosen_one_does_not_fit(

@@ -132,3 +132,6 @@ def test_no_range_goes_beyond_what_the_run_keeps_within():
 def test_without_a_card_there_is_no_memory_of_one():
     expected = Calibration(run="r", reserved=1.0).expect(forecast(vram=0, reserved=0), 0)
     assert (expected.vram, expected.vram_range) == (0, (0, 0))
+    # Little is known of a processor's pace before a run on it.
+    widest = [Calibration().expect(forecast(vram=size), 900).seconds_range for size in (800, 0)]
+    assert widest[0][1] < widest[1][1]
