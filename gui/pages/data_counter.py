@@ -9,8 +9,7 @@ from PySide6.QtCore import QObject, QTimer, Signal, Slot
 
 from gui.document import Document
 from gui.pages.data_facts import DataFacts, parse_facts
-from gui.shell.checker import plain_failure
-from gui.shell.config_question import ConfigQuestion
+from gui.shell.checker import ConfigQuestion, plain_failure
 
 _SETTLE_MS = 700
 # What decides the pictures, their captions and their entries in the cache.

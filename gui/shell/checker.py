@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,51 @@ class EngineQuestion(QObject):
         self.answered.emit(data, "")
 
 
+class ConfigQuestion(QObject):
+    """One question about a configuration, which is handed over in a file of its own.
+
+    Signals:
+        answered: The JSON value, and a text that says why there is none.
+    """
+
+    answered = Signal(object, str)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._question = EngineQuestion(self)
+        self._question.answered.connect(self._take)
+        self._file: Path | None = None
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether an answer is still to come."""
+        return self._question.is_asking
+
+    def ask(self, verb: str, config: Mapping[str, Any]) -> None:
+        """Ask; an answer that is still to come to an earlier question never will."""
+        self.drop()
+        handle, name = tempfile.mkstemp(prefix=f"aozora-{verb}-", suffix=".json")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(config, file)
+        self._file = Path(name)
+        self._question.ask([verb, name, "--json"])
+
+    def drop(self) -> None:
+        """Forget the question that is being asked."""
+        self._question.drop()
+        self._remove_file()
+
+    @Slot(object, str)
+    def _take(self, data: Any, failure: str) -> None:
+        self._remove_file()
+        self.answered.emit(data, failure)
+
+    def _remove_file(self) -> None:
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+            self._file = None
+
+
 class RunChecker(QObject):
     """Keeps an estimate of the run in step with the document.
 
@@ -116,9 +162,8 @@ class RunChecker(QObject):
         self._document = document
         self._estimate: Estimate | None = None
         self._is_paused = False
-        self._question = EngineQuestion(self)
+        self._question = ConfigQuestion(self)
         self._question.answered.connect(self._take)
-        self._file: Path | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_SETTLE_MS)
@@ -149,7 +194,6 @@ class RunChecker(QObject):
         if is_paused:
             self._timer.stop()
             self._question.drop()
-            self._remove_file()
             self.changed.emit()
         else:
             self._outdate()
@@ -160,19 +204,13 @@ class RunChecker(QObject):
         self._timer.stop()
         if self._is_paused or self._document.problems():
             return
-        self._remove_file()
-        handle, name = tempfile.mkstemp(prefix="aozora-check-", suffix=".json")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(self._document.config(), file)
-        self._file = Path(name)
-        self._question.ask(["check", name, "--json"])
+        self._question.ask("check", self._document.config())
         self.changed.emit()
 
     def stop(self) -> None:
         """End for good; for the end of the program."""
         self._timer.stop()
         self._question.drop()
-        self._remove_file()
 
     @Slot()
     def _outdate(self) -> None:
@@ -186,7 +224,6 @@ class RunChecker(QObject):
 
     @Slot(object, str)
     def _take(self, data: Any, failure: str) -> None:
-        self._remove_file()
         try:
             self._estimate = (
                 Estimate(summary={}, failure=failure) if failure else parse_estimate(data)
@@ -194,8 +231,3 @@ class RunChecker(QObject):
         except ValueError as error:
             self._estimate = Estimate(summary={}, failure=str(error))
         self.changed.emit()
-
-    def _remove_file(self) -> None:
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
-            self._file = None

@@ -32,7 +32,7 @@ from gui.pages.picture_delegate import badges_of
 from gui.pages.picture_files import list_pictures, passes
 from gui.pages.token_chart import TokenChart, bar_words, histogram, tick_step
 from gui.preferences import PreferenceKeeper
-from gui.shell.config_question import ConfigQuestion
+from gui.shell.checker import ConfigQuestion
 from gui.shell.window import MainWindow
 from tests.gui.shell_fakes import FakeBody, FakeDialogs
 
