@@ -109,7 +109,7 @@ class _LineIconEngine(QIconEngine):
     def paint(self, painter: QPainter, rect: QRect, mode: QIcon.Mode, state: QIcon.State) -> None:
         token = self._token
         if mode == QIcon.Mode.Disabled:
-            token = "control"
+            token = "disabled"
         elif mode == QIcon.Mode.Selected:
             # The ground is the accent then, on which no other colour can be told.
             token = "on_accent"

@@ -29,6 +29,7 @@ class Tokens:
         border: Lines that only divide.
         control: Outlines of controls.
         on_accent: Text on the accent.
+        disabled: Text and icons of what cannot be used now.
         series: Colours of chart series; they differ by dash and marker too.
     """
 
@@ -42,6 +43,7 @@ class Tokens:
     muted: str
     accent: str
     on_accent: str
+    disabled: str
     ok: str
     warn: str
     error: str
@@ -59,6 +61,7 @@ DARK = Tokens(
     muted="#a3aab8",
     accent="#5aa9ff",
     on_accent="#0b0d11",
+    disabled="#6b7485",
     ok="#5ccf8a",
     warn="#ffb454",
     error="#ff7b72",
@@ -75,6 +78,7 @@ LIGHT = Tokens(
     muted="#565f70",
     accent="#1c64c4",
     on_accent="#ffffff",
+    disabled="#7b8494",
     ok="#1c7a45",
     warn="#8a5200",
     error="#c0352b",
@@ -91,6 +95,7 @@ CONTRAST = Tokens(
     muted="#ffffff",
     accent="#ffff00",
     on_accent="#000000",
+    disabled="#8c8c8c",
     ok="#00ff66",
     warn="#ffcc00",
     error="#ff8080",
@@ -178,15 +183,14 @@ def palette(theme: Tokens) -> QPalette:
         role.Midlight: theme.border,
         role.Dark: theme.control,
         role.Light: theme.raised,
-        role.Shadow: theme.window,
+        # Qt's style draws nothing here with it; style sheets have no name for a disabled colour.
+        role.Shadow: theme.disabled,
     }
     result = QPalette()
     for where, value in colours.items():
         result.setColor(where, QColor(value))
-    faint = QColor(theme.muted)
-    faint.setAlphaF(0.55)
     for where in (role.WindowText, role.Text, role.ButtonText):
-        result.setColor(QPalette.ColorGroup.Disabled, where, faint)
+        result.setColor(QPalette.ColorGroup.Disabled, where, QColor(theme.disabled))
     result.setColor(QPalette.ColorGroup.Disabled, role.Highlight, QColor(theme.border))
     result.setColor(QPalette.ColorGroup.Disabled, role.HighlightedText, QColor(theme.muted))
     return result

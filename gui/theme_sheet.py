@@ -25,14 +25,14 @@ QPushButton {
 QPushButton:hover { border-color: palette(dark); }
 QPushButton:pressed { background: palette(window); }
 QPushButton:focus { border: 2px solid palette(highlight); padding: 2px 11px; }
-QPushButton:disabled { color: palette(dark); }
+QPushButton:disabled { color: palette(shadow); }
 QPushButton[primary="true"] {
   background: palette(highlight); color: palette(highlighted-text);
   border: 1px solid palette(highlight); font-weight: 600;
 }
 QPushButton[primary="true"]:focus { border: 2px solid palette(window-text); }
 QPushButton[primary="true"]:disabled {
-  background: palette(button); color: palette(dark); border-color: palette(mid);
+  background: palette(button); color: palette(shadow); border-color: palette(mid);
 }
 QPushButton[danger="true"] { color: palette(bright-text); border-color: palette(bright-text); }
 QPushButton::menu-indicator { width: 0px; }
@@ -49,6 +49,14 @@ QToolButton[plain="true"], QToolButton[plain="true"]:checked {
 QToolButton[plain="true"]:focus { border-color: palette(highlight); }
 QToolButton:focus { border: 1px solid palette(highlight); }
 QToolButton::menu-indicator { width: 0px; }
+QSlider { min-height: 20px; }
+QSlider::groove { height: 4px; border-radius: 2px; background: palette(mid); }
+QSlider::sub-page { border-radius: 2px; background: palette(highlight); }
+QSlider::handle {
+  width: 12px; margin: -5px 0; border: 1px solid palette(highlight); border-radius: 7px;
+  background: palette(highlight);
+}
+QSlider::handle:hover, QSlider::handle:focus { border-color: palette(window-text); }
 QScrollBar:vertical { background: transparent; width: 12px; margin: 0; }
 QScrollBar:horizontal { background: transparent; height: 12px; margin: 0; }
 QScrollBar::handle { background: palette(mid); border-radius: 4px; margin: 2px; }
@@ -64,7 +72,7 @@ QToolTip {
 QMenu { background: palette(alternate-base); border: 1px solid palette(mid); padding: 4px; }
 QMenu::item { padding: 5px 24px 5px 12px; border-radius: 4px; }
 QMenu::item:selected { background: palette(highlight); color: palette(highlighted-text); }
-QMenu::item:disabled { color: palette(dark); }
+QMenu::item:disabled { color: palette(shadow); }
 QMenu::separator { height: 1px; background: palette(mid); margin: 4px 8px; }
 QScrollArea { border: none; background: transparent; }
 QHeaderView::section {

@@ -50,7 +50,7 @@ class LrEditor(QWidget):
         self._compared: LrSchedule | None = None
         self.chart = LrChart()
         self.table = LrTable()
-        self.strip = PresetStrip(self.tr("Ready-made..."))
+        self.strip = PresetStrip(self.tr("Ready-made…"))
         self.remarks = IssueList()
         self.notice = TonedLabel()
         self.notice.setWordWrap(True)

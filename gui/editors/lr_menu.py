@@ -42,7 +42,7 @@ class LrMenu(QObject):
         can_remove = can_change and index not in (0, len(points) - 1)
         self._add(menu, chart.tr("Add here"), self._add_point, enabled=index is None)
         self._add(menu, chart.tr("Delete"), self._delete, enabled=can_remove)
-        self._add(menu, chart.tr("Set value..."), chart.ask_value, enabled=can_change)
+        self._add(menu, chart.tr("Set value…"), chart.ask_value, enabled=can_change)
         shapes = menu.addMenu(chart.tr("Segment shape"))
         shapes.setEnabled(can_change and index != len(points) - 1)
         group = QActionGroup(shapes)
@@ -57,7 +57,7 @@ class LrMenu(QObject):
         self._add(menu, chart.tr("Copy curve"), self.copy)
         self._add(menu, chart.tr("Paste curve"), self.paste)
         menu.addSeparator()
-        self._add(menu, chart.tr("Save as preset..."), chart.kept.emit)
+        self._add(menu, chart.tr("Save as preset…"), chart.kept.emit)
         self._add(menu, chart.tr("Reset to the default curve"), chart.restored.emit)
         return menu
 

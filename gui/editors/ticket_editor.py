@@ -47,7 +47,7 @@ class TicketEditor(QWidget):
         self._is_zero_snr = False
         self.chart = TicketChart()
         self.table = TicketTable()
-        self.strip = PresetStrip(self.tr("Ready-made..."))
+        self.strip = PresetStrip(self.tr("Ready-made…"))
         self.remarks = IssueList()
         self.notice = TonedLabel()
         self.notice.setWordWrap(True)

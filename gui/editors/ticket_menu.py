@@ -36,7 +36,7 @@ class TicketMenu(QObject):
         chart = self._chart
         menu = QMenu(chart)
         menu.aboutToHide.connect(menu.deleteLater)
-        self._add(menu, chart.tr("Set value..."), self.ask_number)
+        self._add(menu, chart.tr("Set value…"), self.ask_number)
         self._add(menu, chart.tr("Set 0"), self.set_zero)
         self._add(menu, chart.tr("Set 1\u00d7"), self.set_one)
         lock = menu.addAction(chart.tr("Lock bar"))

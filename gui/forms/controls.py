@@ -12,6 +12,7 @@ from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
+    QPushButton,
     QSizePolicy,
     QStyle,
     QStyleOptionComboBox,
@@ -201,6 +202,12 @@ def upright_rule() -> QFrame:
     line.setAutoFillBackground(True)
     line.setBackgroundRole(QPalette.ColorRole.Mid)
     return line
+
+
+def picture_button(name: str, text: str, *, token: str = "text") -> QPushButton:
+    """Return a button with the icon called ``name`` before ``text``."""
+    # The style sheet leaves no room between the two.
+    return QPushButton(icon(name, token), f" {text}")
 
 
 def tool_button(name: str, text: str, *, token: str = "text") -> QToolButton:

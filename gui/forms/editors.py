@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import QRectF, Qt, Signal
+from PySide6.QtCore import QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFocusEvent, QKeyEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QPlainTextEdit, QWidget
 
@@ -19,6 +19,17 @@ from gui.forms.line_field import LineField
 from gui.forms.numbers import NumberKind, format_number, nudged, parse_number
 from gui.forms.path_field import PathField
 from gui.forms.shapes import Shape
+
+# Fields under each other are even where there is room.
+_USUAL_WIDTH = 280
+
+
+class TextField(LineField):
+    """A text on one line."""
+
+    def sizeHint(self) -> QSize:
+        """Return the size it would like."""
+        return QSize(_USUAL_WIDTH, theme.CONTROL_HEIGHT)
 
 
 class NumberField(LineField):
@@ -87,7 +98,7 @@ class SetField(DropDown):
         self._values = [value for value, _ in shape.values]
         for _, label in shape.values:
             self.addItem(label)
-        self.usual_width = 260
+        self.usual_width = _USUAL_WIDTH
         self.activated.connect(self._commit)
 
     def show_value(self, value: Any) -> None:
@@ -191,9 +202,7 @@ def editor_for(shape: Shape) -> Editor:
         case "texts":
             return LinesField()
         case "text":
-            field = LineField()
-            field.setMaximumWidth(300)
-            return field
+            return TextField()
         case "own":
             raise ValueError(f"{shape.path} has an editor of its own")
 

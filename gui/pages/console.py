@@ -18,7 +18,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLineEdit,
     QPlainTextEdit,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -29,8 +28,7 @@ from gui.engine.console_log import ConsoleLine
 from gui.engine.host import EngineHost
 from gui.engine.mailbox import Level
 from gui.engine.states import RunState, RunStatus
-from gui.forms.controls import DropDown, Switch, Tone, TonedLabel
-from gui.icons import icon
+from gui.forms.controls import DropDown, Switch, Tone, TonedLabel, picture_button
 from gui.shell.form_page import PageHead
 
 _REFRESH_MS = 100
@@ -69,20 +67,17 @@ class ConsolePage(QWidget):
         ):
             self.level.addItem(name, key)
         self.filter = QLineEdit()
-        self.filter.setPlaceholderText(self.tr("Lines with this text"))
+        self.filter.setPlaceholderText(self.tr("Filter"))
         self.filter.setAccessibleName(self.tr("Lines with this text"))
         self.filter.setClearButtonEnabled(True)
         self.filter.setMinimumHeight(theme.CONTROL_HEIGHT)
         self.follow = Switch()
         self.follow.setChecked(True)
         self.follow.setAccessibleName(self.tr("Follow the newest line"))
-        self.copy = QPushButton(self.tr("Copy"))
-        self.copy.setIcon(icon("file"))
+        self.copy = picture_button("file", self.tr("Copy"))
         self.copy.setToolTip(self.tr("Copy the selection, or all that is shown"))
-        self.log_file = QPushButton(self.tr("Open log file"))
-        self.log_file.setIcon(icon("external"))
-        self.clear = QPushButton(self.tr("Clear"))
-        self.clear.setIcon(icon("trash"))
+        self.log_file = picture_button("external", self.tr("Open log file"))
+        self.clear = picture_button("trash", self.tr("Clear"))
         self.text = QPlainTextEdit()
         self.text.setReadOnly(True)
         self.text.setAccessibleName(self.tr("Console"))

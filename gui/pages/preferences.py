@@ -26,7 +26,7 @@ class _Choice(DropDown):
         self._values = [value for value, _ in values]
         for _, label in values:
             self.addItem(label)
-        self.usual_width = 300
+        self.usual_width = 280
         self.activated.connect(self._take)
         keeper.changed.connect(self._show)
         self._show(keeper.now)

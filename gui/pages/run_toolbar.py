@@ -10,8 +10,7 @@ from PySide6.QtWidgets import QHBoxLayout, QMenu, QPushButton, QSlider, QToolBut
 from gui import theme
 from gui.charts.view import ChartView, Place
 from gui.editors.folding_row import FoldingRow
-from gui.forms.controls import DropDown, TonedLabel
-from gui.icons import icon
+from gui.forms.controls import DropDown, TonedLabel, picture_button
 
 _SLIDER_TOP = 300
 _FOLD_PX = 760
@@ -86,8 +85,7 @@ class RunToolbar(QWidget):
         )
         self.whole = QPushButton(self.tr("Show all"))
         self.whole.setToolTip(self.tr("Undo every zoom (double-click a chart)"))
-        self.export = QPushButton(self.tr("Export"))
-        self.export.setIcon(icon("external"))
+        self.export = picture_button("external", self.tr("Export"))
         menu = QMenu(self)
         menu.addAction(self.tr("Picture of the charts (PNG)…"), self.picture_asked.emit)
         menu.addAction(self.tr("Numbers of every step (CSV)…"), self.table_asked.emit)

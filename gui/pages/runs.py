@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QMessageBox,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -22,8 +21,7 @@ from gui.document import Document, Origin
 from gui.engine.host import EngineHost
 from gui.engine.run_folders import RunFolder, list_runs, read_run, stored_settings
 from gui.engine.states import RunState, RunStatus
-from gui.forms.controls import Card, TonedLabel
-from gui.icons import icon
+from gui.forms.controls import Card, TonedLabel, picture_button
 from gui.pages.run_places import outputs_in_use
 from gui.pages.runs_table import RunsTable, ending_text, outcome_tone
 from gui.shell.compare import differences
@@ -61,16 +59,16 @@ class RunsPage(QWidget):
         self.ending = TonedLabel()
         self.ending.setWordWrap(True)
         self.compared = TonedLabel()
-        self.charts = self._button("run", self.tr("Show charts"))
-        self.overlay = self._button("plus", self.tr("Overlay"))
+        self.charts = picture_button("run", self.tr("Show charts"))
+        self.overlay = picture_button("plus", self.tr("Overlay"))
         self.overlay.setToolTip(self.tr("Show its loss in the charts of the current run, too"))
-        self.resume = self._button("resume", self.tr("Resume…"))
-        self.compare = self._button("compare", self.tr("Compare…"))
+        self.resume = picture_button("resume", self.tr("Resume…"))
+        self.compare = picture_button("compare", self.tr("Compare…"))
         self.compare.setToolTip(self.tr("Compare its settings with those of the document"))
-        self.take = self._button("file", self.tr("Use settings"))
+        self.take = picture_button("file", self.tr("Use settings"))
         self.take.setToolTip(self.tr("Begin a document with the settings of this run"))
-        self.folder = self._button("folder", self.tr("Open folder"))
-        self.delete = self._button("trash", self.tr("Delete…"))
+        self.folder = picture_button("folder", self.tr("Open folder"))
+        self.delete = picture_button("trash", self.tr("Delete…"))
         self.empty = Card(self.tr("No runs yet"))
         self.detail = Card(self.tr("Selected run"))
         self._lay_out()
@@ -108,17 +106,12 @@ class RunsPage(QWidget):
         paths = outputs_in_use(self._document, self._host)
         return list(dict.fromkeys([*paths, *self._added]))
 
-    def _button(self, picture: str, text: str) -> QPushButton:
-        button = QPushButton(text)
-        button.setIcon(icon(picture))
-        return button
-
     def _lay_out(self) -> None:
         column = QVBoxLayout(self)
         column.setContentsMargins(theme.GAP_5, theme.GAP_4, theme.GAP_4, theme.GAP_5)
         column.setSpacing(theme.GAP_3)
-        self.look = self._button("open", self.tr("Look in another folder…"))
-        self.again = self._button("reset", self.tr("Refresh"))
+        self.look = picture_button("open", self.tr("Look in another folder…"))
+        self.again = picture_button("reset", self.tr("Refresh"))
         self.head.buttons.addWidget(self.look)
         self.head.buttons.addWidget(self.again)
         column.addWidget(self.head)

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from PySide6.QtCore import QTimer, QUrl, Signal, Slot
 from PySide6.QtGui import QDesktopServices, QHideEvent, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from gui import theme
 from gui.document import Document
 from gui.engine.host import EngineHost
 from gui.engine.run_folders import list_runs
-from gui.forms.controls import Card, TonedLabel
-from gui.icons import icon
+from gui.forms.controls import Card, TonedLabel, picture_button
 from gui.pages.sample_files import SampleGrid, find_samples, grid_of
 from gui.pages.samples_compare import CompareSamples
 from gui.pages.samples_grid import SamplesView
@@ -38,12 +37,9 @@ class SamplesPage(QWidget):
         self._request = 0
         self.head = PageHead(self.tr("Samples"), "")
         self.view = SamplesView()
-        self.compare = QPushButton(self.tr("Compare two"))
-        self.compare.setIcon(icon("compare"))
-        self.open = QPushButton(self.tr("Open folder"))
-        self.open.setIcon(icon("folder"))
-        self.other = QPushButton(self.tr("Other folder…"))
-        self.other.setIcon(icon("open"))
+        self.compare = picture_button("compare", self.tr("Compare two"))
+        self.open = picture_button("folder", self.tr("Open folder"))
+        self.other = picture_button("open", self.tr("Other folder…"))
         self.empty = Card(self.tr("No sample pictures"))
         self._how = TonedLabel()
         self._how.setWordWrap(True)

@@ -7,18 +7,18 @@ from pathlib import Path
 
 from PySide6.QtCore import QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
 
 from aozora.config.presets import Preset, load_preset, shipped_presets, user_preset_files
 from aozora.errors import AozoraError
 from gui import theme
 from gui.document import Document
-from gui.forms.controls import Card, TonedLabel
+from gui.forms.controls import Card, TonedLabel, picture_button
 from gui.forms.path_field import PathField
 from gui.forms.setting_row import LABEL_WIDTH, sentence
 from gui.forms.settings_card import SettingsCard
 from gui.forms.shapes import Shape, shape_of
-from gui.icons import icon, paint_icon
+from gui.icons import paint_icon
 from gui.pages.preset_cards import PresetGrid
 from gui.preferences import PreferenceKeeper, Preferences
 from gui.shell.form_page import FormPage
@@ -235,10 +235,10 @@ class Page(FormPage):
         zone.dropped.connect(self.file_chosen.emit)
         card.body.addWidget(zone)
         buttons = QHBoxLayout()
-        open_button = QPushButton(icon("open"), " " + tr("Open…"))
+        open_button = picture_button("open", tr("Open…"))
         open_button.setToolTip(tr("Open a configuration (Ctrl+O)"))
         open_button.clicked.connect(self.open_asked)
-        runs = QPushButton(icon("runs"), " " + tr("Past runs"))
+        runs = picture_button("runs", tr("Past runs"))
         runs.clicked.connect(self._ask_runs)
         buttons.addWidget(open_button)
         buttons.addWidget(runs)
@@ -255,7 +255,7 @@ class Page(FormPage):
         card = Card(tr("Try it"), words)
         card.body.addStretch(1)
         row = QHBoxLayout()
-        self.try_button = QPushButton(icon("wand"), " " + tr("Try it in a folder…"))
+        self.try_button = picture_button("wand", tr("Try it in a folder…"))
         self.try_button.clicked.connect(self._ask_demo)
         row.addWidget(self.try_button)
         row.addStretch(1)
@@ -275,7 +275,7 @@ class Page(FormPage):
                 widget.deleteLater()
         for name in preferences.recent[:4]:
             path = Path(name)
-            button = QPushButton(icon("file", "muted"), f" {path.stem}")
+            button = picture_button("file", path.stem, token="muted")
             button.setStyleSheet("text-align: left;")
             button.setToolTip(name)
             button.setProperty("path", name)

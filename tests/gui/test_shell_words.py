@@ -295,8 +295,11 @@ def test_colours_can_be_read(tokens):
         for ink in (tokens.text, tokens.muted, tokens.accent, tokens.ok, tokens.warn, tokens.error):
             assert _contrast(ink, ground) >= 4.5, (ink, ground)
         assert _contrast(tokens.control, ground) >= 3.0
+        assert _contrast(tokens.disabled, ground) >= 2.5
         assert all(_contrast(ink, tokens.base) >= 3.0 for ink in tokens.series)
     assert _contrast(tokens.on_accent, tokens.accent) >= 4.5
+    # What cannot be used now is told from what can.
+    assert _contrast(tokens.text, tokens.disabled) >= 3.0
 
 
 def test_the_sheet_has_no_colours_of_its_own():

@@ -253,7 +253,7 @@ def test_the_menu_does_what_it_says(chart, document):
     assert chart.locked == frozenset()
     choose("Reset to uniform")
     assert bars(document) == FLAT
-    choose("Set value...")
+    choose("Set value…")
     assert chart.findChild(QLineEdit).isVisible()
 
 
