@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QMessageBox,
-    QPushButton,
     QScrollArea,
     QVBoxLayout,
     QWidget,
@@ -26,8 +25,7 @@ from gui.document import Document
 from gui.engine.host import EngineHost
 from gui.engine.run_folders import load_history, planned_rates
 from gui.engine.states import RunState, RunStatus
-from gui.forms.controls import Card, TonedLabel
-from gui.icons import icon
+from gui.forms.controls import Card, TonedLabel, picture_button
 from gui.pages.run_facts import FactsStrip
 from gui.pages.run_overlay import OverlayButton
 from gui.pages.run_places import outputs_in_use
@@ -62,13 +60,11 @@ class RunPage(QScrollArea):
             lambda: outputs_in_use(document, host), lambda: self.group.history.run_id
         )
         self.toolbar.add(self.overlay)
-        self.back = QPushButton(self.tr("Back to the current run"))
-        self.back.setIcon(icon("undo"))
+        self.back = picture_button("undo", self.tr("Back to the current run"))
         self.back.hide()
         for button in (self.back, self.toolbar.whole, self.toolbar.export):
             self.head.buttons.addWidget(button)
-        self.open_folder = QPushButton(self.tr("Open a recorded run…"))
-        self.open_folder.setIcon(icon("open"))
+        self.open_folder = picture_button("open", self.tr("Open a recorded run…"))
         self.empty = self._empty_state()
         self.body = QWidget()
         self._lay_out()
