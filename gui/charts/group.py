@@ -130,6 +130,13 @@ class ChartGroup(QObject):
         if not self._is_paused and not any(chart.plot.is_dragged for chart in self.charts):
             self.refresh()
 
+    def draw_all(self) -> None:
+        """Draw those outside the visible part too, as for a picture of all of them."""
+        span = self._span()
+        for chart in self.charts:
+            if not chart.isHidden():
+                chart.draw(self._history, self._view, span)
+
     @Slot()
     def refresh(self) -> None:
         """Draw what can be seen if it is not what was drawn."""

@@ -314,7 +314,7 @@ def _mark_words(mark: Mark) -> str:
     if mark.kind == "checkpoint":
         return tr("saved")
     if mark.kind == "resume":
-        return tr("resumed after step {0}").format(whole_text(mark.step))
+        return tr("resumed")
     return tr("skipped: {0}").format(mark.text) if mark.text else tr("skipped")
 
 

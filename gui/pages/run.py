@@ -28,6 +28,7 @@ from gui.engine.states import RunState, RunStatus
 from gui.forms.controls import Card, TonedLabel, picture_button
 from gui.pages.run_facts import FactsStrip
 from gui.pages.run_overlay import OverlayButton
+from gui.pages.run_picture import stacked
 from gui.pages.run_places import outputs_in_use
 from gui.pages.run_toolbar import RunToolbar
 from gui.shell.form_page import PageHead
@@ -283,7 +284,12 @@ class RunPage(QScrollArea):
     @Slot()
     def _save_picture(self) -> None:
         path = self._ask_file(self.tr("Save the charts"), "png", self.tr("Pictures (*.png)"))
-        if path is not None and not self.body.grab().save(str(path)):
+        if path is None:
+            return
+        self.group.draw_all()
+        # The controls between them are of no use on paper.
+        picture = stacked([self.facts.grab(), self.body.grab(self._grid.geometry())])
+        if not picture.save(str(path)):
             self._complain(self.tr("{0} cannot be written.").format(path))
 
     @Slot()

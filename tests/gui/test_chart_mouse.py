@@ -335,16 +335,19 @@ def test_the_overlay_is_exported_with_numbers_and_picture(
     picture.trigger()
     image = QImage(str(tmp_path / "x.png"))
     muted = QColor(theme.tokens().muted)
+    # The facts and a gap are above, a margin is around.
     place = chart.plot.viewport().mapTo(page.body, pixel(chart.plot, 230))
-    ratio = page.body.devicePixelRatioF()
+    place -= page._grid.geometry().topLeft()
+    place += QPoint(theme.GAP_4, theme.GAP_4 + page.facts.height() + theme.GAP_3)
     near = [
-        QColor(image.pixel(round((place.x() + dx) * ratio), round(y * ratio)))
+        QColor(image.pixel(place.x() + dx, y))
         for dx in range(-8, 9)
         for y in range(place.y() - 90, place.y() + 130)
     ]
     assert any(abs(c.red() - muted.red()) + abs(c.blue() - muted.blue()) < 24 for c in near), (
         "the dashed line is in the picture, beyond the last step of this run"
     )
+    assert QColor(image.pixel(2, 2)) == theme.colour("window")
     table.trigger()
     with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -353,6 +356,21 @@ def test_the_overlay_is_exported_with_numbers_and_picture(
     assert float(rows[9]["loss"]) == pytest.approx(0.1)
     assert rows[259]["loss"] == ""
     assert float(rows[259]["before: loss"]) == pytest.approx(1 / 260, rel=1e-5)
+
+
+def test_charts_that_are_scrolled_away_are_in_the_picture(
+    qtbot, document, host, tmp_path, monkeypatch
+):
+    feed(host, cases.begun(), cases.planned(300), *cases.steps(1, 200, 300))
+    page = shown(qtbot, RunPage(document, host), height=420)
+    pace = page.group.chart("pace")
+    assert pace.visibleRegion().isEmpty()
+    assert pace._items[0].xData is None
+    target = tmp_path / "x.png"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *a, **k: (str(target), ""))
+    page.toolbar.export.menu().actions()[0].trigger()
+    assert pace._items[0].xData[-1] == 200
+    assert QImage(str(target)).height() > page._grid.geometry().height() > page.height()
 
 
 def test_the_runs_page_asks_for_an_overlay(document, host, qtbot):
