@@ -297,7 +297,7 @@ def _check(options: argparse.Namespace) -> int:
         print(json.dumps(report.to_plain(), indent=2, ensure_ascii=False))
     else:
         figures = [] if report.problems else api.dataset(config).lines()
-        print("\n".join([report.to_text(), *figures]))
+        print(report.to_text(figures))
     return BAD_INPUT if report.problems else DONE
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,23 +91,25 @@ class CheckReport:
             "layer_sets": [asdict(forecast) for forecast in self.layer_sets],
         }
 
-    def to_text(self) -> str:
-        """Return the report for a terminal."""
+    def to_text(self, more_figures: Sequence[str] = ()) -> str:
+        """Return the report for a terminal, with ``more_figures`` among those of the run."""
         if self.problems:
             count = len(self.problems)
             head = "1 problem:" if count == 1 else f"{count} problems:"
             return "\n".join([head, *(f"  {problem}" for problem in self.problems)])
         assert self.summary is not None
-        return "\n".join([*_summary_lines(self.summary), *(f"Note: {note}" for note in self.notes)])
+        notes = (f"Note: {note}" for note in self.notes)
+        return "\n".join([*_summary_lines(self.summary, more_figures), *notes])
 
 
-def _summary_lines(summary: RunSummary) -> list[str]:
+def _summary_lines(summary: RunSummary, more_figures: Sequence[str]) -> list[str]:
     share = summary.trained_parameters / summary.total_parameters
     snr = " with zero terminal SNR" if summary.zero_terminal_snr else ""
     lines = [
         "Ready to train.",
         f"  Pictures     {summary.pictures} trained, {summary.held_out} held out,"
         f" {summary.skipped} left out",
+        *more_figures,
         f"  Length       {summary.total_steps} steps, {summary.epochs:.2f} epochs of"
         f" {summary.samples_per_epoch} samples in {summary.batches_per_epoch} batches",
         f"  Layers       {summary.trained_parameters:,} of {summary.total_parameters:,}"

@@ -114,17 +114,13 @@ def _caption_line(report: DatasetReport) -> str:
 
 
 def _encoded_words(counts: CacheCounts) -> str:
-    pictures, captions = counts.pictures, counts.captions
     done = (
-        f"{pictures - counts.new_pictures} of {pictures} pictures,"
-        f" {captions - counts.new_captions} of {captions} captions"
+        f"{counts.pictures - counts.new_pictures} of {counts.pictures} different pictures,"
+        f" {counts.captions - counts.new_captions} of {counts.captions} different captions"
     )
     if not (counts.new_pictures or counts.new_captions):
         return done
-    return (
-        f"{done}; {counts.new_pictures} pictures and {counts.new_captions} captions"
-        " will be at the next start"
-    )
+    return f"{done}; the next start encodes {counts.new_pictures} and {counts.new_captions}"
 
 
 def report_dataset(config: TrainConfig) -> DatasetReport:
