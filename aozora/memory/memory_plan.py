@@ -68,7 +68,8 @@ class MemoryPlan:
         save_bytes: Main memory for what changes while it is being saved.
         device: Name of the card; empty for the processor.
         predicted: What it comes to.
-        sentence: The plan in plain words.
+        arrangement: What goes where, in plain words.
+        sentence: The same after what it comes to.
         overrun: The largest forecast as a share of its limit; up to 1 when all fits.
         shortfalls: What does not fit, and what to do; empty when all does.
     """
@@ -85,6 +86,7 @@ class MemoryPlan:
     save_bytes: int
     device: str
     predicted: MemoryForecast
+    arrangement: str
     sentence: str
     overrun: float
     shortfalls: tuple[Problem, ...] = ()
@@ -131,6 +133,8 @@ def plan_memory(config: TrainConfig, facts: UNetFacts, machine: Machine) -> Memo
         )
     else:
         choice, predicted = min(forecasts, key=lambda pair: limits.excess(pair[1]))
+    amounts = _amounts(predicted, sizes, limits, machine)
+    arrangement = _arrangement(choice, sizes, forecaster, machine)
     ordered = tuple(unit.name for unit in sizes.blocks if unit.name in choice.streamed)
     return MemoryPlan(
         streamed_units=ordered,
@@ -145,7 +149,8 @@ def plan_memory(config: TrainConfig, facts: UNetFacts, machine: Machine) -> Memo
         save_bytes=choice.for_saves,
         device=machine.device,
         predicted=predicted,
-        sentence=_sentence(choice, predicted, sizes, forecaster, limits, machine),
+        arrangement=arrangement,
+        sentence=f"{amounts} {arrangement}",
         overrun=limits.share(predicted),
         shortfalls=_shortfalls(predicted, limits),
     )
@@ -323,25 +328,23 @@ def _shortfalls(forecast: MemoryForecast, limits: Limits) -> tuple[Problem, ...]
     return tuple(found)
 
 
-def _sentence(
-    choice: Choice,
-    forecast: MemoryForecast,
-    sizes: RunSizes,
-    forecaster: Forecaster,
-    limits: Limits,
-    machine: Machine,
-) -> str:
-    """Return the plan in plain words."""
+def _amounts(forecast: MemoryForecast, sizes: RunSizes, limits: Limits, machine: Machine) -> str:
+    """Return what the plan comes to, in plain words."""
+    trained = f"Trains {sizes.trained / 1e6:,.0f} million weights"
     if not machine.has_card:
-        return (
-            f"Trains {sizes.trained / 1e6:,.0f} million weights on the processor in about"
-            f" {_gib(forecast.ram)} GiB of main memory."
-        )
-    parts = [
-        f"Trains {sizes.trained / 1e6:,.0f} million weights in about {_gib(forecast.vram)} of"
-        f" {_gib(limits.vram)} GiB of graphics memory and {_gib(forecast.ram)} of"
-        f" {_gib(limits.ram)} GiB of main memory, {_gib(forecast.pinned)} of it page-locked."
-    ]
+        return f"{trained} on the processor in about {_gib(forecast.ram)} GiB of main memory."
+    return (
+        f"{trained} in about {_gib(forecast.vram)} of {_gib(limits.vram)} GiB of graphics memory"
+        f" and {_gib(forecast.ram)} of {_gib(limits.ram)} GiB of main memory,"
+        f" {_gib(forecast.pinned)} of it page-locked."
+    )
+
+
+def _arrangement(choice: Choice, sizes: RunSizes, forecaster: Forecaster, machine: Machine) -> str:
+    """Return what goes where, in plain words."""
+    if not machine.has_card:
+        return "Everything is in main memory."
+    parts = []
     if choice.streamed:
         parts.append(f"{len(choice.streamed)} of {len(sizes.blocks)} blocks are streamed.")
     again = forecaster.share_again(choice.recompute)

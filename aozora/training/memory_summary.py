@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from aozora.memory.accounting import GIB
 from aozora.memory.memory_plan import MemoryPlan
 from aozora.training.calibration import Calibration, Range
 
@@ -24,7 +25,7 @@ class MemorySummary:
         calibrated_by: The run whose measurements all of this follows; empty if there is none.
         vram_parts: What the forecast of the card's memory is made of.
         ram_parts: What the forecast of main memory is made of.
-        sentence: What goes where, in plain words.
+        arrangement: What goes where, in plain words.
     """
 
     vram_bytes: int
@@ -37,14 +38,22 @@ class MemorySummary:
     calibrated_by: str
     vram_parts: tuple[tuple[str, int], ...]
     ram_parts: tuple[tuple[str, int], ...]
-    sentence: str
+    arrangement: str
 
     def lines(self) -> Iterator[str]:
         """Yield it for a terminal."""
-        yield f"  Memory       {self.sentence}"
+        amounts = [f"{_gib(self.ram_range)} of main memory"]
+        if self.vram_bytes:
+            amounts.insert(0, f"{_gib(self.vram_range)} of graphics memory")
+        yield f"  Memory       {' and '.join(amounts)}. {self.arrangement}"
         low, high = self.step_seconds_range
         source = f"as in {self.calibrated_by}" if self.calibrated_by else "no run like it is known"
         yield f"  Pace         {low:.2g} to {high:.2g} s a step ({source})"
+
+
+def _gib(span: Range) -> str:
+    low, high = (end / GIB for end in span)
+    return f"{low:.1f} to {high:.1f} GiB"
 
 
 def summarise_memory(
@@ -69,5 +78,5 @@ def summarise_memory(
         calibrated_by=calibration.run,
         vram_parts=plan.predicted.vram_parts,
         ram_parts=plan.predicted.ram_parts,
-        sentence=plan.sentence,
+        arrangement=plan.arrangement,
     )

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from gui import theme
 from gui.forms.controls import Card, TonedLabel
-from gui.shell.estimate import Estimate, memory_parts, memory_sentence
+from gui.shell.estimate import Estimate, memory_arrangement, memory_parts, memory_words
 from gui.words import memory_text, tr
 
 _BAR, _LINE, _HEAD = 18, 20, 24
@@ -33,14 +33,16 @@ class MemoryBar(QWidget):
         super().__init__()
         self._title = title
         self._parts: list[tuple[str, int]] = []
+        self._whole = ""
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setAccessibleName(title)
 
-    def show_parts(self, parts: Sequence[tuple[str, int]]) -> None:
-        """Show ``parts``, the largest first."""
+    def show_parts(self, parts: Sequence[tuple[str, int]], whole: str) -> None:
+        """Show ``parts``, the largest first, of a memory that ``whole`` says the need of."""
         self._parts = shown_parts(parts)
+        self._whole = whole
         words = (f"{tr(name)} {memory_text(size)}" for name, size in self._parts)
-        self.setAccessibleDescription(", ".join(words))
+        self.setAccessibleDescription(f"{whole}: {', '.join(words)}")
         self.updateGeometry()
         self.update()
 
@@ -63,8 +65,7 @@ class MemoryBar(QWidget):
         middle = Qt.AlignmentFlag.AlignVCenter
         painter.drawText(head, Qt.AlignmentFlag.AlignLeft | middle, self._title)
         painter.setFont(theme.number_font())
-        about = tr("about {0}").format(memory_text(total))
-        painter.drawText(head, Qt.AlignmentFlag.AlignRight | middle, about)
+        painter.drawText(head, Qt.AlignmentFlag.AlignRight | middle, self._whole)
         x = 0.0
         column = self.width() // 2
         for number, (name, size) in enumerate(self._parts):
@@ -109,8 +110,8 @@ class MemoryCard(Card):
         """Show what the engine's check forecast."""
         for bar, name in ((self.vram, "vram"), (self.ram, "ram")):
             parts = memory_parts(estimate, name) if estimate is not None else []
-            bar.show_parts(parts)
+            bar.show_parts(parts, memory_words(estimate, name) if estimate is not None else "")
             bar.setVisible(bool(parts))
-        words = memory_sentence(estimate) if estimate is not None else ""
+        words = memory_arrangement(estimate) if estimate is not None else ""
         waiting = tr("Shown once model and pictures are chosen and have been checked.")
         self.words.setText(words or waiting)

@@ -200,9 +200,9 @@ def measured_facts(figures: RunFigures) -> list[tuple[str, str]]:
     return [*found, (tr("Time"), words.format(length, whole(figures.total_steps), pace))]
 
 
-def memory_sentence(estimate: Estimate) -> str:
+def memory_arrangement(estimate: Estimate) -> str:
     """Return what goes where in memory, in the engine's words."""
-    return str(_memory(estimate).get("sentence", ""))
+    return str(_memory(estimate).get("arrangement", ""))
 
 
 def memory_parts(estimate: Estimate, name: str) -> list[tuple[str, int]]:

@@ -29,7 +29,7 @@ from gui.shell.estimate import (
     Estimate,
     facts,
     measured_facts,
-    memory_sentence,
+    memory_arrangement,
     source_words,
 )
 from gui.shell.run_bar import HEIGHT as RUN_BAR_HEIGHT
@@ -150,7 +150,7 @@ class Preflight(QFrame):
             column.addWidget(self._again(), 0, Qt.AlignmentFlag.AlignLeft)
         elif estimate is not None:
             self._title.setText(self.tr("Ready to train"))
-            self._words(column, memory_sentence(estimate), "text")
+            self._words(column, memory_arrangement(estimate), "text")
             column.addLayout(self._facts(facts(estimate)))
             self._words(column, source_words(estimate), "muted")
             for note in estimate.notes:

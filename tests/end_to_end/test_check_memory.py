@@ -38,7 +38,11 @@ def test_a_summary_says_what_a_run_takes(make_config):
     assert memory.vram_bytes == 0
     assert memory.ram_bytes == sum(size for _, size in memory.ram_parts)
     assert memory.step_seconds > 0
-    assert memory.sentence in report.to_text()
+    text = report.to_text()
+    assert memory.arrangement in text
+    low, high = (end / GIB for end in memory.ram_range)
+    assert f"{low:.1f} to {high:.1f} GiB of main memory." in text
+    assert "graphics memory" not in text
     assert report.to_plain()["summary"]["memory"]["ram_bytes"] == memory.ram_bytes
     assert report.summary.state_bytes > 4 * report.summary.trained_parameters
 

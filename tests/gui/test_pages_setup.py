@@ -26,7 +26,7 @@ from gui.pages.picture_files import (
     write_caption,
 )
 from gui.preferences import PreferenceKeeper
-from gui.shell.estimate import parse_estimate
+from gui.shell.estimate import memory_words, parse_estimate
 
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support")
 
@@ -270,7 +270,12 @@ def test_buckets_and_memory_come_from_the_engine_s_answer(make_page):
         "mean_crop_share": 0.02,
         "max_crop_share": 0.2,
     }
-    memory = {"sentence": "Fits.", "vram_parts": [["weights", 5 * 2**30]], "ram_parts": []}
+    memory = {
+        "arrangement": "Fits.",
+        "vram_parts": [["weights", 5 * 2**30]],
+        "vram_range": [4 * 2**30, 6 * 2**30],
+        "ram_parts": [],
+    }
     summary = {"buckets": [bucket], "memory": memory}
     estimate = parse_estimate({"problems": [], "notes": [], "summary": summary})
     assert buckets_of(estimate.summary)[0].samples == 6
@@ -282,7 +287,8 @@ def test_buckets_and_memory_come_from_the_engine_s_answer(make_page):
     takes = make_page(optimizer.Page)
     takes.show_estimate(estimate)
     assert takes._takes.words.text() == "Fits."
-    assert "5.0 GiB" in takes._takes.vram.accessibleDescription()
+    assert "weights 5.0 GiB" in takes._takes.vram.accessibleDescription()
+    assert takes._takes.vram.accessibleDescription().startswith(memory_words(estimate, "vram"))
     assert takes._takes.ram.isHidden()
 
 
