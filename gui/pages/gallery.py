@@ -35,7 +35,9 @@ class Gallery(Card):
         self._model = model
         self._resolution = 1024
         self._counts = TonedLabel()
-        self.head.addWidget(self._counts)
+        self._counts.setWordWrap(True)
+        self._counts.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.head.addWidget(self._counts, 1000)
         bar = QHBoxLayout()
         bar.setSpacing(theme.GAP_2)
         self.filter = DropDown()
@@ -129,7 +131,8 @@ class Gallery(Card):
                 parts.append(f"{whole(count)} {words}")
         if model.is_scanning:
             parts.append(tr("reading…"))
-        self._counts.setText("  ·  ".join(parts))
+        # A line breaks between the counts, not inside of one.
+        self._counts.setText("  ·  ".join(part.replace(" ", "\u00a0") for part in parts))
         is_empty = model.rowCount() == 0
         self.view.setVisible(not is_empty)
         self._nothing.setVisible(is_empty)
