@@ -107,6 +107,7 @@ class StepCompleted:
         lr: Learning rate the update rule was called with.
         grad_norm: Norm of all gradients before clipping.
         timesteps: The timestep of each sample as the UNet got it.
+        tickets: The timestep each sample drew; rectified flow shifts it.
         sample_losses: Unweighted loss of each sample.
         items: Number of the picture of each sample.
         samples: Samples drawn since the run's first step.
@@ -120,6 +121,7 @@ class StepCompleted:
     lr: float
     grad_norm: float
     timesteps: list[float]
+    tickets: list[int]
     sample_losses: list[float]
     items: list[int]
     samples: int
@@ -138,6 +140,7 @@ class StepSkipped:
     in_a_row: int
     skipped: int
     timesteps: list[float]
+    tickets: list[int]
     items: list[int]
 
 

@@ -38,6 +38,7 @@ def test_numbers_that_are_not_finite_become_null():
         in_a_row=1,
         skipped=1,
         timesteps=[float("nan")],
+        tickets=[0],
         items=[],
     )
     assert json.loads(events.to_json(event, "run"))["timesteps"] == [None]

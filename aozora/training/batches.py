@@ -83,12 +83,12 @@ class BatchPreparer:
             null_prompt_embeds=self._dropout.prompt_embeds,
             null_pooled_prompt_embeds=self._dropout.pooled_prompt_embeds,
         )
+        tickets = draw_tickets(self._pool, numbers)
         prepared = PreparedBatch(
             latents=batch.latents,
             noise=batch_noise(self._seed, numbers, batch.latents.shape[1:]),
-            timesteps=self._objective.model_timesteps(
-                draw_tickets(self._pool, numbers), batch.height, batch.width
-            ),
+            timesteps=self._objective.model_timesteps(tickets, batch.height, batch.width),
+            tickets=tuple(tickets.tolist()),
             prompt_embeds=prompt_embeds,
             pooled_prompt_embeds=pooled,
             add_time_ids=batch.add_time_ids,
@@ -129,6 +129,7 @@ def validation_batch(
         latents=repeated(batch.latents),
         noise=noise,
         timesteps=torch.tensor(timesteps, dtype=kind),
+        tickets=timesteps,
         prompt_embeds=repeated(batch.prompt_embeds),
         pooled_prompt_embeds=repeated(batch.pooled_prompt_embeds),
         add_time_ids=repeated(batch.add_time_ids),

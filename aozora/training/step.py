@@ -39,6 +39,7 @@ class PreparedBatch:
         latents: Clean scaled latents, (B, C, H, W), float32.
         noise: Of the same shape, float32.
         timesteps: As the UNet gets them, (B,): whole numbers, or floats for rectified flow.
+        tickets: The timestep each sample drew, which rectified flow shifts.
         prompt_embeds: (B, T, D), captions or their stand-in.
         pooled_prompt_embeds: (B, P).
         add_time_ids: (B, 6), float32: sizes above 256 px do not survive bf16.
@@ -49,6 +50,7 @@ class PreparedBatch:
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
+    tickets: tuple[int, ...]
     prompt_embeds: Tensor
     pooled_prompt_embeds: Tensor
     add_time_ids: Tensor
@@ -61,6 +63,7 @@ class PreparedBatch:
             latents=change(self.latents),
             noise=change(self.noise),
             timesteps=change(self.timesteps),
+            tickets=self.tickets,
             prompt_embeds=change(self.prompt_embeds),
             pooled_prompt_embeds=change(self.pooled_prompt_embeds),
             add_time_ids=change(self.add_time_ids),

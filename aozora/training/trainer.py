@@ -73,6 +73,7 @@ class _Window:
     loss: Tensor
     sample_losses: Tensor
     timesteps: list[float]
+    tickets: list[int]
     items: list[int]
     data_wait_seconds: float
 
@@ -236,6 +237,7 @@ class Trainer:
             loss=torch.stack(losses).sum(),
             sample_losses=torch.cat(sample_losses),
             timesteps=[float(t) for batch in drawn.batches for t in batch.timesteps.tolist()],
+            tickets=[ticket for batch in drawn.batches for ticket in batch.tickets],
             items=[item for batch in drawn.batches for item in batch.items],
             data_wait_seconds=drawn.waited,
         )
@@ -293,6 +295,7 @@ class Trainer:
                     lr=lr,
                     grad_norm=grad_norm,
                     timesteps=window.timesteps,
+                    tickets=window.tickets,
                     sample_losses=sample_losses,
                     items=window.items,
                     samples=position.samples,
@@ -385,6 +388,7 @@ class Trainer:
                 in_a_row=position.skipped_in_a_row,
                 skipped=position.skipped,
                 timesteps=window.timesteps,
+                tickets=window.tickets,
                 items=window.items,
             )
         )

@@ -83,7 +83,7 @@ class RunHistory:
         self._step = 0.0
         self._epoch = 0.0
         # What the last steps drew, to be taken back when a run goes back to an earlier one.
-        self._drawn: deque[tuple[int, list[float], list[float]]] = deque(maxlen=_MOST_DRAWN)
+        self._drawn: deque[tuple[int, list[int], list[float]]] = deque(maxlen=_MOST_DRAWN)
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -108,7 +108,7 @@ class RunHistory:
             case StepSkipped():
                 self._tick(time)
                 self._step = event.step
-                self._draw(event.step, event.timesteps, [float("nan")] * len(event.timesteps))
+                self._draw(event.step, event.tickets, [float("nan")] * len(event.tickets))
                 self._mark("skipped", event.reason)
             case MemorySampled():
                 self._tick(time)
@@ -153,8 +153,8 @@ class RunHistory:
             self._seconds = float(self.steps.place("seconds")[-1])
             self._epoch = float(self.steps.place("epoch")[-1])
         while self._drawn and self._drawn[-1][0] > step:
-            _, timesteps, losses = self._drawn.pop()
-            self.tally.add(timesteps, losses, times=-1)
+            _, tickets, losses = self._drawn.pop()
+            self.tally.add(tickets, losses, times=-1)
         self._step = step
         self._clock = None
         self._mark("resume", "")
@@ -181,11 +181,11 @@ class RunHistory:
             self._here(),
             [event.loss, event.lr, event.grad_norm, event.seconds, event.data_wait_seconds],
         )
-        self._draw(event.step, event.timesteps, event.sample_losses)
+        self._draw(event.step, event.tickets, event.sample_losses)
 
-    def _draw(self, step: int, timesteps: list[float], losses: list[float]) -> None:
-        self.tally.add(timesteps, losses)
-        self._drawn.append((step, timesteps, losses))
+    def _draw(self, step: int, tickets: list[int], losses: list[float]) -> None:
+        self.tally.add(tickets, losses)
+        self._drawn.append((step, tickets, losses))
 
     def _tick(self, time: float) -> None:
         # A clock that was set back must not turn the axis around.

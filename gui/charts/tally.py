@@ -1,4 +1,8 @@
-"""How often each timestep was drawn, and what the loss was there."""
+"""How often each timestep was drawn, and what the loss was there.
+
+Timesteps are counted as they were drawn, before rectified flow shifts them, so that they compare
+with the tickets of the run.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,11 @@ class TimestepTally:
         return int(self._counts.sum())
 
     def add(
-        self, timesteps: Sequence[float], losses: Sequence[float], *, times: Literal[1, -1] = 1
+        self, tickets: Sequence[int], losses: Sequence[float], *, times: Literal[1, -1] = 1
     ) -> None:
         """Count samples, or take them back; a loss that is no number counts the sample only."""
-        for timestep, loss in zip(timesteps, losses, strict=False):
-            place = min(NUM_TIMESTEPS - 1, max(0, int(timestep)))
+        for ticket, loss in zip(tickets, losses, strict=False):
+            place = min(NUM_TIMESTEPS - 1, max(0, int(ticket)))
             self._counts[place] += times
             if loss == loss and loss not in (float("inf"), float("-inf")):
                 self._losses[place] += times * loss

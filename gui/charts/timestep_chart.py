@@ -157,6 +157,7 @@ class TimestepChart(ChartCard):
         )
         super().__init__(tr("Timesteps"), tr("samples"), legend, self._canvas, parent)
         self.setAccessibleName(tr("Timesteps"))
+        self.setToolTip(tr("As they are drawn, before the shift of rectified flow."))
         self._shown = TimestepBars()
 
     def draw(self, history: RunHistory) -> None:

@@ -41,10 +41,11 @@ def _add(line: str, sums: list[float], counts: list[int]) -> None:
         return
     if not isinstance(entry, dict) or entry.get("event") != "StepCompleted":
         return
-    timesteps, losses = entry.get("timesteps", []), entry.get("sample_losses", [])
-    for timestep, loss in zip(timesteps, losses, strict=False):
+    # As drawn: rectified flow shifts what the bars stand for.
+    tickets, losses = entry.get("tickets", []), entry.get("sample_losses", [])
+    for ticket, loss in zip(tickets, losses, strict=False):
         if isinstance(loss, int | float) and math.isfinite(loss):
-            bar = min(max(int(timestep * len(sums) / 1000), 0), len(sums) - 1)
+            bar = min(max(int(ticket) * len(sums) // 1000, 0), len(sums) - 1)
             sums[bar] += loss
             counts[bar] += 1
 

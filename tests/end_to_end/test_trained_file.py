@@ -179,17 +179,23 @@ def test_validation_is_measured_on_the_same_noise_every_time(make_config):
     assert first[0].timesteps == [50, 150, 250, 350, 450, 550, 650, 750, 850, 950]
 
 
-def test_drawn_tickets_and_learning_rates_are_those_that_were_planned(make_config):
+@pytest.mark.parametrize("prediction", ["epsilon", "flow"])
+def test_drawn_tickets_and_learning_rates_are_those_that_were_planned(make_config, prediction):
     config = make_config(
-        "training.steps=10", "timesteps.distribution=logit_normal", "timesteps.bins=10"
+        "training.steps=10",
+        "timesteps.distribution=logit_normal",
+        "timesteps.bins=10",
+        f"objective.prediction={prediction}",
     )
     events = run(config)
     plan = of_type(events, RunPlanned)[0]
     steps = of_type(events, StepCompleted)
     drawn = [0] * 10
     for step in steps:
-        for timestep in step.timesteps:
-            drawn[int(timestep) // 100] += 1
+        for ticket in step.tickets:
+            drawn[ticket // 100] += 1
+        is_shifted = step.tickets != step.timesteps
+        assert is_shifted == (prediction == "flow")
     assert drawn == plan.ticket_counts
     schedule = config.schedule.learning_rate
     assert [step.lr for step in steps] == [schedule.at(k / 9) for k in range(10)]

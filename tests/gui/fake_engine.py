@@ -38,6 +38,7 @@ def step_event(step, total, *, loss=None):
         lr=1e-6 * step,
         grad_norm=0.5,
         timesteps=[float(step * 37 % 1000)],
+        tickets=[step * 37 % 1000],
         sample_losses=[1.0 / step],
         items=[step % 4],
         samples=step,

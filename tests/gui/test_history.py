@@ -162,6 +162,7 @@ def test_skipped_steps_are_marked_and_their_samples_counted():
         in_a_row=1,
         skipped=1,
         timesteps=[7.0, 8.0],
+        tickets=[7, 8],
         items=[1, 2],
     )
     history = fed(begun(), *steps(1, 2), skipped)

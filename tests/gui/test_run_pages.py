@@ -213,8 +213,9 @@ def test_the_chart_of_the_rates_draws_them_in_every_measure(qtbot, document, hos
     page = shown(qtbot, RunPage(document, host))
     page.show_run(second)
     qtbot.waitUntil(lambda: page.group.history.last_step == 20, timeout=5_000)
-    page.group.set_view(page.group.view.along(place))
     item = page.group.chart("learning_rate")._planned_item
+    qtbot.waitUntil(lambda: item.xData is not None and len(item.xData) > 0, timeout=5_000)
+    page.group.set_view(page.group.view.along(place))
     places = page.group.history.steps.place(place)
     # A resumed run's clock goes on where it stood, so that both steps may share a place in time.
     before = np.flatnonzero(np.isclose(item.xData, places[5]))[0]

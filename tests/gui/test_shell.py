@@ -530,7 +530,7 @@ def test_setup_pages_show_what_the_run_has_applied(make_world, qtbot, tmp_path):
     plan = dataclasses.replace(planned(), ticket_counts=[5] * 20)
     events = [RunStarted(run_id="r", folder=str(tmp_path)), plan]
     steps = [_event(StepCompleted, step=n, total_steps=4, lr=n * 1e-7, loss=0.5) for n in (1, 2)]
-    steps = [dataclasses.replace(s, timesteps=[30.0], sample_losses=[0.25]) for s in steps]
+    steps = [dataclasses.replace(s, tickets=[30], sample_losses=[0.25]) for s in steps]
     world = make_world([*events, *steps])
     world.window.show()
     world.make_ready()

@@ -39,6 +39,7 @@ def step(number, total=10):
         lr=1e-6,
         grad_norm=1.0,
         timesteps=[5.0],
+        tickets=[5],
         sample_losses=[0.1],
         items=[0],
         samples=number,

@@ -345,7 +345,7 @@ def test_numbers_out_of_range_cannot_be_applied(page):
 
 
 def test_bars_can_be_taken_from_the_losses_of_a_run(page, document, tmp_path):
-    event = {"event": "StepCompleted", "timesteps": [10, 980], "sample_losses": [0.3, 0.1]}
+    event = {"event": "StepCompleted", "tickets": [10, 980], "sample_losses": [0.3, 0.1]}
     (tmp_path / "events.jsonl").write_text(json.dumps(event) + "\n", encoding="utf-8")
     page.editor.take_run(str(tmp_path))
     assert bars(document)[0] == 1.5

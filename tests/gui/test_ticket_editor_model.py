@@ -258,14 +258,14 @@ def write_run(folder, lines):
     return folder
 
 
-def step(timesteps, losses):
+def step(tickets, losses):
     return json.dumps(
-        {"event": "StepCompleted", "timesteps": timesteps, "sample_losses": losses, "time": 0}
+        {"event": "StepCompleted", "tickets": tickets, "sample_losses": losses, "time": 0}
     )
 
 
 def test_bars_follow_the_losses_of_a_run(tmp_path):
-    lines = [step([10.0, 990.0], [0.4, 0.1]), '{"event": "Warned"}', step([20], [0.2]), '{"half']
+    lines = [step([10, 990], [0.4, 0.1]), '{"event": "Warned"}', step([20], [0.2]), '{"half']
     losses = mean_losses(write_run(tmp_path / "run", lines), 10)
     assert losses[0] == pytest.approx(0.3)
     assert losses[9] == pytest.approx(0.1)

@@ -41,6 +41,7 @@ def _batches():
             latents=torch.randn(1, 4, 8, 8, generator=generator),
             noise=torch.randn(1, 4, 8, 8, generator=generator),
             timesteps=torch.tensor([300]),
+            tickets=(300,),
             prompt_embeds=torch.randn(1, 7, TEXT_WIDTH, generator=generator),
             pooled_prompt_embeds=torch.randn(1, POOLED_WIDTH, generator=generator),
             add_time_ids=torch.full((1, 6), 64.0),

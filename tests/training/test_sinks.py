@@ -27,6 +27,7 @@ def step(number):
         lr=1e-6,
         grad_norm=1.0,
         timesteps=[1.0],
+        tickets=[1],
         sample_losses=[0.25],
         items=[0],
         samples=number,
