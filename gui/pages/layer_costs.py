@@ -1,15 +1,15 @@
-"""What a choice of layers would take, beside the named sets of layers."""
+"""What the present choice of layers takes, and what the named sets of layers would."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QGridLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QVBoxLayout, QWidget
 
 from gui import theme
 from gui.editors.numbers import format_parameters
-from gui.forms.controls import Card, Tone, TonedLabel, rule
+from gui.forms.controls import Card, Tone, TonedLabel
 from gui.forms.shapes import shape_of
 from gui.shell.estimate import Estimate, memory_words
 from gui.words import between, memory_text, tr
@@ -19,7 +19,7 @@ _LAYERS = "targets.layers"
 
 @dataclass(frozen=True, kw_only=True)
 class CostRow:
-    """One choice of layers and what it takes.
+    """A set of layers and what it would take.
 
     Attributes:
         name: What users read.
@@ -28,7 +28,6 @@ class CostRow:
         ram: Most main memory.
         step: How long a step takes.
         fits: Whether it can be trained on this computer.
-        is_chosen: Whether it is the present choice.
     """
 
     name: str
@@ -36,20 +35,13 @@ class CostRow:
     vram: str
     ram: str
     step: str
-    fits: bool = True
-    is_chosen: bool = False
+    fits: bool
 
 
-def cost_rows(estimate: Estimate, trained: int) -> list[CostRow]:
-    """Return what the present choice takes, where it is known, and what each set would.
-
-    Args:
-        estimate: The answer of a check.
-        trained: Parameters of the present choice.
-    """
-    rows = [_chosen(estimate, trained)] if estimate.summary else []
+def set_rows(estimate: Estimate) -> list[CostRow]:
+    """Return what each named set of layers would take."""
     names = {value: tr(label) for value, label in shape_of(_LAYERS).info.value_labels}
-    rows += [
+    return [
         CostRow(
             name=names[cost.layers],
             trained=format_parameters(cost.trained),
@@ -61,18 +53,16 @@ def cost_rows(estimate: Estimate, trained: int) -> list[CostRow]:
         for cost in estimate.layer_sets
         if cost.layers in names
     ]
-    return rows
 
 
-def _chosen(estimate: Estimate, trained: int) -> CostRow:
-    return CostRow(
-        name=tr("This choice"),
-        trained=format_parameters(trained),
-        vram=memory_words(estimate, "vram"),
-        ram=memory_words(estimate, "ram"),
-        step=between(seconds_text, estimate.span("step_seconds")),
-        is_chosen=True,
-    )
+def choice_rows(estimate: Estimate) -> list[tuple[str, str]]:
+    """Return what the present choice takes, each figure with its name."""
+    found = [
+        (tr("Graphics memory"), memory_words(estimate, "vram")),
+        (tr("Main memory"), memory_words(estimate, "ram")),
+        (tr("A step"), between(seconds_text, estimate.span("step_seconds"))),
+    ]
+    return [(name, words) for name, words in found if words]
 
 
 def seconds_text(seconds: float) -> str:
@@ -100,71 +90,101 @@ def waiting_words(estimate: Estimate | None, *, is_checking: bool, is_ready: boo
     return tr("Forecast again once the run is over.")
 
 
-class LayerCosts(Card):
-    """What the present choice takes and what others would; old figures are shown as such."""
+class ChoiceCosts(QWidget):
+    """What the present choice takes; figures of an earlier one are faint until new ones come."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(tr("What it takes"), parent=parent)
+        super().__init__(parent)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(theme.GAP_2)
+        self._table, self._grid = _table()
         self.note = TonedLabel()
-        self.note.setWordWrap(True)
-        self.body.addWidget(self.note)
-        self._table = QWidget()
-        self._grid = QGridLayout(self._table)
-        self._grid.setContentsMargins(0, 0, 0, 0)
-        self._grid.setHorizontalSpacing(theme.GAP_4)
-        self._grid.setVerticalSpacing(theme.GAP_1)
-        self._grid.setColumnStretch(0, 1)
-        self.body.addWidget(self._table)
         self.source = TonedLabel()
-        self.source.setWordWrap(True)
-        self.body.addWidget(self.source)
-        self.rows: list[CostRow] = []
+        for label in (self.note, self.source):
+            label.setWordWrap(True)
+        for widget in (self._table, self.note, self.source):
+            column.addWidget(widget)
+        self.rows: Sequence[tuple[str, str]] = ()
         self.is_old = False
-        self.show_costs([], "", "", is_old=False)
 
-    def show_costs(self, rows: list[CostRow], note: str, source: str, *, is_old: bool) -> None:
-        """Show ``rows``.
+    def show_figures(self, rows: Sequence[tuple[str, str]], source: str) -> None:
+        """Show what holds for the present choice, and what it rests on."""
+        self.rows, self.is_old = rows, False
+        self.source.setText(source)
+        self._fill()
 
-        Args:
-            rows: The first is the present choice, if that is known.
-            note: What keeps figures from being there or from being new.
-            source: What the figures rest on.
-            is_old: Whether the figures are those of an earlier choice.
-        """
-        for label, text in ((self.note, note), (self.source, source)):
-            label.setText(text)
-            label.setVisible(bool(text))
-        if (rows, is_old) != (self.rows, self.is_old):
-            self.rows, self.is_old = rows, is_old
-            self._fill()
-        self._table.setVisible(bool(rows))
+    def show_note(self, text: str, tone: Tone) -> None:
+        """Say what keeps figures from being there or from being new."""
+        self.note.setText(text)
+        self.note.set_tone(tone)
+        self.note.setVisible(bool(text))
+
+    def show_as_old(self) -> None:
+        """Let the figures be seen to be those of an earlier choice."""
+        self.is_old = True
+        self._fill()
 
     def _fill(self) -> None:
-        while (item := self._grid.takeAt(0)) is not None:
-            widget = item.widget()
-            if widget is not None:
-                widget.hide()
-                widget.deleteLater()
-        has_card = any(row.vram for row in self.rows)
-        heads = [tr("Trained"), *([tr("VRAM")] if has_card else []), tr("RAM"), tr("A step")]
-        for column, head in enumerate(heads, 1):
-            self._put(TonedLabel(head), 0, column)
-        self._grid.addWidget(rule(), 1, 0, 1, len(heads) + 1)
-        for number, row in enumerate(self.rows, 2):
-            tone: Tone = "muted" if self.is_old else "text" if row.fits else "warn"
-            name = row.name if row.fits else tr("{0} (does not fit)").format(row.name)
-            cells = [name, row.trained, *([row.vram] if has_card else []), row.ram, row.step]
-            for column, text in enumerate(cells):
-                label = TonedLabel(text, tone)
-                font = theme.number_font() if column else label.font()
-                font.setBold(row.is_chosen)
-                label.setFont(font)
-                self._put(label, number, column)
+        _clear(self._grid)
+        for number, (name, words) in enumerate(self.rows):
+            value = TonedLabel(words, "muted" if self.is_old else "text")
+            value.setFont(theme.number_font())
+            self._grid.addWidget(TonedLabel(name), number, 0)
+            self._grid.addWidget(value, number, 1)
+        self._grid.setColumnStretch(1, 1)
+        self._table.setVisible(bool(self.rows))
+        self.source.setVisible(bool(self.rows and self.source.text()))
 
-    def _put(self, label: TonedLabel, row: int, column: int) -> None:
-        if column:
-            right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-            self._grid.addWidget(label, row, column, right)
-        else:
-            label.setWordWrap(True)
-            self._grid.addWidget(label, row, column)
+
+class SetCosts(Card):
+    """What the named sets of layers would take; hidden until that is known."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        remark = tr("With all other settings as they are.")
+        super().__init__(tr("What the sets of layers would take"), remark, parent)
+        table, self._grid = _table()
+        self.body.addWidget(table)
+        self.rows: Sequence[CostRow] = ()
+        self.setVisible(False)
+
+    def show_rows(self, rows: Sequence[CostRow], *, are_old: bool) -> None:
+        """Show ``rows``, faint if they are those of earlier settings."""
+        self.rows = rows
+        _clear(self._grid)
+        heads = [
+            tr("Layers"),
+            tr("Trained"),
+            tr("Graphics memory"),
+            tr("Main memory"),
+            tr("A step"),
+        ]
+        for column, head in enumerate(heads):
+            self._grid.addWidget(TonedLabel(head), 0, column)
+        for number, row in enumerate(rows, 1):
+            tone: Tone = "muted" if are_old else "text" if row.fits else "warn"
+            name = row.name if row.fits else tr("{0} (does not fit)").format(row.name)
+            for column, text in enumerate((name, row.trained, row.vram or "-", row.ram, row.step)):
+                label = TonedLabel(text, tone)
+                if column:
+                    label.setFont(theme.number_font())
+                self._grid.addWidget(label, number, column)
+        self._grid.setColumnStretch(len(heads), 1)
+        self.setVisible(bool(rows))
+
+
+def _table() -> tuple[QWidget, QGridLayout]:
+    table = QWidget()
+    grid = QGridLayout(table)
+    grid.setContentsMargins(0, 0, 0, 0)
+    grid.setHorizontalSpacing(theme.GAP_5)
+    grid.setVerticalSpacing(theme.GAP_1)
+    return table, grid
+
+
+def _clear(grid: QGridLayout) -> None:
+    while (item := grid.takeAt(0)) is not None:
+        widget = item.widget()
+        if widget is not None:
+            widget.hide()
+            widget.deleteLater()

@@ -13,10 +13,16 @@ from gui.editors.layer_nodes import LayerNode, kind_nodes, layer_tree, with_node
 from gui.editors.layer_rules import LayerChoice, count
 from gui.editors.layer_tree import LayerTree, ShareBar
 from gui.editors.numbers import format_parameters
-from gui.forms.controls import Card, TonedLabel
+from gui.forms.controls import Card, TonedLabel, rule
 from gui.forms.setting_row import sentence
 from gui.forms.settings_card import SettingsCard
-from gui.pages.layer_costs import LayerCosts, cost_rows, waiting_words
+from gui.pages.layer_costs import (
+    ChoiceCosts,
+    SetCosts,
+    choice_rows,
+    set_rows,
+    waiting_words,
+)
 from gui.pages.model_shapes import ModelShapes
 from gui.shell.estimate import Estimate, source_words
 from gui.shell.form_page import FormPage
@@ -50,7 +56,8 @@ class Page(FormPage):
         self.notice.setWordWrap(True)
         self.model_note = TonedLabel()
         self.model_note.setWordWrap(True)
-        self.costs = LayerCosts()
+        self.costs = ChoiceCosts()
+        self.sets = SetCosts()
         self.patterns = SettingsCard(
             document, tr("As patterns"), (_LAYERS, _BLOCKS, _INCLUDE, _EXCLUDE)
         )
@@ -78,8 +85,9 @@ class Page(FormPage):
         summary.body.addWidget(self.share)
         summary.body.addWidget(self.notice)
         summary.body.addWidget(self.model_note)
+        summary.body.addWidget(rule())
+        summary.body.addWidget(self.costs)
         side.addWidget(summary)
-        side.addWidget(self.costs)
         kinds = Card(tr("By kind"))
         kinds.body.addWidget(self.kinds)
         side.addWidget(kinds)
@@ -87,6 +95,7 @@ class Page(FormPage):
         row.add(boxes, 6)
         row.add(right, 5)
         self.add(row)
+        self.add(self.sets)
         self.add(self.patterns)
 
     @property
@@ -180,13 +189,15 @@ class Page(FormPage):
         is_ready = not self.document.problems()
         note = waiting_words(estimate, is_checking=self._is_checking, is_ready=is_ready)
         if estimate is None:
-            self.costs.show_costs(self.costs.rows, note, self.costs.source.text(), is_old=True)
+            self.costs.show_note(note, "muted")
+            self.costs.show_as_old()
+            self.sets.show_rows(self.sets.rows, are_old=True)
             return
         reasons = [sentence(problem) for problem in estimate.problems]
-        trained = count(self._shapes, self.choice().trained(self._names))
-        rows = cost_rows(estimate, trained)
         words = "\n".join(filter(None, [note, *reasons]))
-        self.costs.show_costs(rows, words, source_words(estimate), is_old=False)
+        self.costs.show_note(words, "text" if estimate.is_ready else "error")
+        self.costs.show_figures(choice_rows(estimate), source_words(estimate))
+        self.sets.show_rows(set_rows(estimate), are_old=False)
 
     def _say(self, text: str, *, is_fault: bool) -> None:
         self.notice.set_tone("error" if is_fault else "muted")

@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+from PySide6.QtWidgets import QLabel
 
 from aozora.errors import Problem
 from aozora.model.synthetic import ModelSizes, write_random_base
@@ -13,7 +14,7 @@ from gui.document import Document
 from gui.editors.layer_rules import count
 from gui.editors.numbers import format_parameters
 from gui.editors.unet_shapes import UnetSizes, unet_shapes
-from gui.pages.layer_costs import cost_rows, seconds_text, waiting_words
+from gui.pages.layer_costs import choice_rows, seconds_text, set_rows, waiting_words
 from gui.pages.layers import Page
 from gui.pages.model_shapes import parse_shapes
 from gui.shell.estimate import parse_estimate
@@ -189,17 +190,22 @@ def test_shapes_come_through_json(tmp_path):
 # What a choice takes
 
 
-def test_this_choice_stands_first_with_ranges():
-    first, *sets = cost_rows(answer(), 1_500_000_000)
-    assert (first.name, first.trained, first.is_chosen) == ("This choice", "1.50 B", True)
-    words = [text.replace(EN_DASH, "-") for text in (first.vram, first.ram, first.step)]
-    assert words == ["7.5-8.5 GiB", "9.0-11.0 GiB", "0.40-0.60 s"]
+def test_this_choice_has_ranges_and_the_sets_have_figures():
+    rows = [(name, words.replace(EN_DASH, "-")) for name, words in choice_rows(answer())]
+    assert rows == [
+        ("Graphics memory", "7.5-8.5 GiB"),
+        ("Main memory", "9.0-11.0 GiB"),
+        ("A step", "0.40-0.60 s"),
+    ]
+    sets = set_rows(answer())
     assert [row.name for row in sets] == ["All layers", "Attention only"]
     assert (sets[0].trained, sets[0].vram, sets[0].step) == ("2.57 B", "8.0 GiB", "4.0 s")
 
 
 def test_without_a_card_nothing_is_said_of_its_memory():
-    assert [row.vram for row in cost_rows(answer(vram=0), 5)] == ["", "", ""]
+    without = answer(vram=0)
+    assert [row.vram for row in set_rows(without)] == ["", ""]
+    assert [name for name, _ in choice_rows(without)] == ["Main memory", "A step"]
 
 
 def test_short_times_have_the_digits_that_matter():
@@ -221,19 +227,20 @@ def test_every_reason_for_missing_figures_has_words():
 
 def test_figures_stay_and_are_marked_old_until_the_answer_comes(page, document):
     assert not page.costs.rows
+    assert page.sets.isHidden()
     page.show_check(answer(), is_checking=False)
     assert not page.costs.is_old
-    assert page.costs.rows[0].vram == f"7.5{EN_DASH}8.5 GiB"
-    old = list(page.costs.rows)
+    assert page.costs.rows[0] == ("Graphics memory", f"7.5{EN_DASH}8.5 GiB")
+    assert not page.sets.isHidden()
     page.show_check(None, is_checking=True)
     document.set_values({"targets.layers": "attention"}, "x")
     assert page.costs.is_old
-    assert page.costs.rows == old
+    assert page.costs.rows[0] == ("Graphics memory", f"7.5{EN_DASH}8.5 GiB")
+    assert len(page.sets.rows) == 2
     assert "Being forecast" in page.costs.note.text()
     page.show_check(answer(vram=4), is_checking=False)
     assert not page.costs.is_old
-    assert page.costs.rows[0].vram == f"3.5{EN_DASH}4.5 GiB"
-    assert page.costs.rows[0].trained in page.figure.text()
+    assert page.costs.rows[0] == ("Graphics memory", f"3.5{EN_DASH}4.5 GiB")
     assert page.costs.note.text() == ""
 
 
@@ -241,6 +248,7 @@ def test_a_choice_that_does_not_fit_is_refused_in_words_and_others_stay(page):
     problem = Problem("memory.vram_limit", "the run needs 14 GiB", "train fewer layers")
     page.show_check(answer(fits=False, problems=[problem]), is_checking=False)
     assert "The run needs 14 GiB. Train fewer layers." in page.costs.note.text()
-    assert [row.name for row in page.costs.rows] == ["All layers", "Attention only"]
-    assert not any(row.fits for row in page.costs.rows)
-    assert not page.grab().isNull()
+    assert not page.costs.rows
+    assert [row.name for row in page.sets.rows] == ["All layers", "Attention only"]
+    labels = " ".join(label.text() for label in page.sets.findChildren(QLabel))
+    assert labels.count("does not fit") == 2

@@ -667,7 +667,7 @@ def test_the_layers_page_follows_the_check(world):
     world.window.checker._estimate = Estimate(summary={"total_steps": 3, "memory": memory})
     world.window.checker.changed.emit()
     assert page.costs.note.text() == ""
-    assert len(page.costs.rows) == 1
+    assert [name for name, _ in page.costs.rows] == ["Main memory", "A step"]
     world.make_ready()
     assert page.costs.is_old
     assert page.costs.note.text()
