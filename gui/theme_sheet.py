@@ -84,7 +84,14 @@ QTableView, QListView, QTreeView {
   alternate-background-color: palette(window);
   selection-background-color: palette(highlight); selection-color: palette(highlighted-text);
 }
-QTableView::item { padding: 0px 8px; border: none; }
+QComboBox QAbstractItemView {
+  background: palette(alternate-base); border: 1px solid palette(mid); padding: 4px;
+}
+QComboBox QAbstractItemView::item { min-height: 26px; padding: 0px 6px; border-radius: 4px; }
+QComboBox QAbstractItemView::item:selected {
+  background: palette(highlight); color: palette(highlighted-text);
+}
+QTableView::item { padding: 0px 5px; border: none; }
 QTableView::item:selected { background: palette(highlight); color: palette(highlighted-text); }
 QMessageBox QLabel#qt_msgbox_label { font-weight: 600; }
 QSplitter::handle { background: palette(mid); }

@@ -35,9 +35,6 @@ from gui.forms.controls import DropDown
 _Index = QModelIndex | QPersistentModelIndex
 NUMBER, STEP, SHARE, RATE, SHAPE, REMARK = range(6)
 
-# Cells as far from each other as the titles above them.
-TABLE_SHEET = "QTableView::item { padding: 0px 5px; }"
-
 
 class LrTableModel(QAbstractTableModel):
     """The points of a curve as rows.
@@ -241,7 +238,6 @@ class LrTable(QTableView):
         rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         rows.setDefaultSectionSize(28)
         rows.hide()
-        self.setStyleSheet(TABLE_SHEET)
         self._is_following = False
         self.selectionModel().selectionChanged.connect(self._selection_changed)
 

@@ -14,7 +14,6 @@ from PySide6.QtCore import (
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
 from aozora.config.schema import TrainConfig
-from gui.editors.lr_table import TABLE_SHEET
 from gui.editors.numbers import parse_number
 from gui.editors.ticket_edit import HIGHEST_PAINTED
 from gui.editors.ticket_view import TicketView, drawn_weights
@@ -145,7 +144,6 @@ class TicketTable(QTableView):
         self.setAlternatingRowColors(True)
         self.setTabKeyNavigation(False)
         self.setAccessibleName(self.tr("Bars of the timestep tickets"))
-        self.setStyleSheet(TABLE_SHEET)
         header = self.horizontalHeader()
         header.setHighlightSections(False)
         header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)

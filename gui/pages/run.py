@@ -11,7 +11,6 @@ from PySide6.QtWidgets import (
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
-    QMessageBox,
     QScrollArea,
     QVBoxLayout,
     QWidget,
@@ -26,6 +25,7 @@ from gui.engine.host import EngineHost
 from gui.engine.run_folders import load_history, planned_rates
 from gui.engine.states import RunState, RunStatus
 from gui.forms.controls import Card, TonedLabel, picture_button
+from gui.forms.message_box import warn
 from gui.pages.run_facts import FactsStrip
 from gui.pages.run_overlay import OverlayButton
 from gui.pages.run_picture import stacked
@@ -310,7 +310,7 @@ class RunPage(QScrollArea):
 
     @Slot(str)
     def _complain(self, text: str) -> None:
-        QMessageBox.warning(self, self.tr("Run"), text)
+        warn(self, self.tr("Run"), text)
 
 
 Page = RunPage

@@ -22,6 +22,7 @@ from gui.engine.host import EngineHost
 from gui.engine.run_folders import RunFolder, list_runs, read_run, stored_settings
 from gui.engine.states import RunState, RunStatus
 from gui.forms.controls import Card, TonedLabel, picture_button
+from gui.forms.message_box import MessageBox, warn
 from gui.pages.run_places import outputs_in_use
 from gui.pages.runs_table import RunsTable, ending_text, outcome_tone
 from gui.shell.compare import differences
@@ -283,13 +284,13 @@ class RunsPage(QWidget):
         current = read_run(run.path) if run is not None else None
         if run is None or current is None or current.outcome == "running":
             return
-        box = QMessageBox(QMessageBox.Icon.NoIcon, self.tr("Delete the record?"), "", parent=self)
-        box.setText(self.tr("Delete the record of {0}?").format(run.path.name))
+        text = self.tr("Delete the record of {0}?").format(run.path.name)
+        box = MessageBox(self, self.tr("Delete the record?"), text, "warning")
         box.setInformativeText(
             self.tr("Its log, events and metrics are deleted. Models and states are kept.")
         )
-        delete = box.addButton(self.tr("Delete"), QMessageBox.ButtonRole.DestructiveRole)
-        box.addButton(self.tr("Keep"), QMessageBox.ButtonRole.RejectRole)
+        delete = box.offer(self.tr("Delete"), QMessageBox.ButtonRole.DestructiveRole, "danger")
+        box.offer(self.tr("Keep"), QMessageBox.ButtonRole.RejectRole)
         box.exec()
         if box.clickedButton() is not delete:
             return
@@ -297,7 +298,7 @@ class RunsPage(QWidget):
             shutil.rmtree(run.path)
         except OSError as error:
             text = self.tr("{0} cannot be deleted: {1}").format(run.path, error.strerror)
-            QMessageBox.warning(self, self.tr("Runs"), text)
+            warn(self, self.tr("Runs"), text)
         self.refresh()
 
     @Slot()

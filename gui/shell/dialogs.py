@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Protocol
 
-from PySide6.QtWidgets import QFileDialog, QMessageBox, QPushButton, QWidget
+from PySide6.QtWidgets import QFileDialog, QMessageBox, QWidget
 
-from gui import theme
+from gui.forms.message_box import MessageBox, warn
 from gui.words import counted, tr
 
 Unsaved = Literal["save", "discard", "cancel"]
 Stopping = Literal["save", "now", "keep"]
+
+_Role = QMessageBox.ButtonRole
 
 
 class Dialogs(Protocol):
@@ -50,11 +52,12 @@ class QtDialogs:
 
     def unsaved(self, name: str) -> Unsaved:
         """Ask what to do with changes to ``name`` that are in no file."""
-        box = self._box(tr("Unsaved changes"), tr("Save the changes to {0}?").format(name))
+        text = tr("Save the changes to {0}?").format(name)
+        box = MessageBox(self._window, tr("Unsaved changes"), text)
         box.setInformativeText(tr("They are in no file yet."))
-        save = _primary(box.addButton(tr("Save"), QMessageBox.ButtonRole.AcceptRole))
-        discard = box.addButton(tr("Discard"), QMessageBox.ButtonRole.DestructiveRole)
-        box.addButton(tr("Cancel"), QMessageBox.ButtonRole.RejectRole)
+        save = box.offer(tr("Save"), _Role.AcceptRole, "primary")
+        discard = box.offer(tr("Discard"), _Role.DestructiveRole)
+        box.offer(tr("Cancel"), _Role.RejectRole)
         box.setDefaultButton(save)
         box.exec()
         if box.clickedButton() is save:
@@ -64,16 +67,15 @@ class QtDialogs:
     def stopping(self, unsaved_steps: int, *, is_closing: bool) -> Stopping:
         """Ask how to stop a run, or whether at all."""
         title = tr("Close while training?") if is_closing else tr("Stop the run?")
-        box = self._box(title, title)
+        box = MessageBox(self._window, title, title)
         lost = counted(unsaved_steps, tr("step"), tr("steps"))
         text = tr("Stopping now would lose {0} since the last save.").format(lost)
         box.setInformativeText(text if unsaved_steps else tr("Everything so far is saved."))
         label = tr("Save and close") if is_closing else tr("Save and stop")
-        save = _primary(box.addButton(label, QMessageBox.ButtonRole.AcceptRole))
+        save = box.offer(label, _Role.AcceptRole, "primary")
         label = tr("Close now") if is_closing else tr("Stop now")
-        now = box.addButton(label, QMessageBox.ButtonRole.DestructiveRole)
-        _marked(now, "danger")
-        box.addButton(tr("Keep training"), QMessageBox.ButtonRole.RejectRole)
+        now = box.offer(label, _Role.DestructiveRole, "danger")
+        box.offer(tr("Keep training"), _Role.RejectRole)
         box.setDefaultButton(save)
         box.exec()
         if box.clickedButton() is save:
@@ -112,36 +114,12 @@ class QtDialogs:
 
     def tell(self, title: str, text: str, detail: str = "") -> None:
         """Say that something went wrong."""
-        box = self._box(title, text)
-        box.setIcon(QMessageBox.Icon.Warning)
-        if detail:
-            box.setInformativeText(detail)
-        _primary(box.addButton(tr("Close"), QMessageBox.ButtonRole.AcceptRole))
-        box.exec()
+        warn(self._window, title, text, detail)
 
     def confirm(self, title: str, text: str, button: str) -> bool:
         """Ask whether to go on; ``button`` says what that does."""
-        box = self._box(title, text)
-        go_on = _primary(box.addButton(button, QMessageBox.ButtonRole.AcceptRole))
-        box.addButton(tr("Cancel"), QMessageBox.ButtonRole.RejectRole)
+        box = MessageBox(self._window, title, text)
+        go_on = box.offer(button, _Role.AcceptRole, "primary")
+        box.offer(tr("Cancel"), _Role.RejectRole)
         box.exec()
         return box.clickedButton() is go_on
-
-    def _box(self, title: str, text: str) -> QMessageBox:
-        box = QMessageBox(self._window)
-        theme.follow(box)
-        box.setWindowTitle(title)
-        box.setText(text)
-        return box
-
-
-def _primary(button: QPushButton) -> QPushButton:
-    return _marked(button, "primary")
-
-
-def _marked(button: QPushButton, name: str) -> QPushButton:
-    """Give ``button`` the looks called ``name``; the box has polished it already."""
-    button.setProperty(name, "true")
-    button.style().unpolish(button)
-    button.style().polish(button)
-    return button

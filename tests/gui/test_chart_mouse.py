@@ -318,7 +318,7 @@ def test_the_overlay_goes_through_smoothing_scales_and_measures(page, document, 
 
 def test_a_run_without_losses_is_refused_in_words(page, document, qtbot, monkeypatch):
     said = []
-    monkeypatch.setattr("gui.pages.run.QMessageBox.warning", lambda *a: said.append(a[-1]))
+    monkeypatch.setattr("gui.pages.run.warn", lambda *a: said.append(a[-1]))
     folder = cases.write_run(Path(document.value("output.folder")), "empty", [cases.begun()])
     page.overlay.take(folder)
     qtbot.waitUntil(lambda: said == ["empty has no recorded loss."], timeout=5_000)
