@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt, Slot
-from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen, QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from gui import theme
 from gui.charts.lines import LineStyle
 
 _SWATCH_WIDTH = 18
+_LEGEND_ROOM = 500
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Legend(QWidget):
 
 
 class ChartCard(QFrame):
-    """A card with a head line and a body."""
+    """A card with a head line and a body; a note stands in the head where there is room."""
 
     def __init__(
         self,
@@ -112,6 +113,8 @@ class ChartCard(QFrame):
         legend: tuple[LegendEntry, ...],
         body: QWidget,
         parent: QWidget | None = None,
+        *,
+        note: str = "",
     ) -> None:
         super().__init__(parent)
         self.setProperty("card", True)
@@ -132,8 +135,12 @@ class ChartCard(QFrame):
         self._legend = Legend(legend, self)
         self._known = [True] * len(legend)
         head.addWidget(self._legend, 1)
+        self._note = QLabel(note, self)
+        head.addWidget(self._note)
         head.addWidget(self._readout, 1)
         self._readout.hide()
+        self._note.hide()
+        self.setToolTip(note)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(theme.GAP_3, theme.GAP_2, theme.GAP_2, theme.GAP_2)
         layout.setSpacing(theme.GAP_1)
@@ -149,6 +156,17 @@ class ChartCard(QFrame):
         self._readout.setText(text)
         self._readout.setVisible(bool(text))
         self._legend.setVisible(not text)
+        self._show_note()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Show the note where there is room for it."""
+        super().resizeEvent(event)
+        self._show_note()
+
+    def _show_note(self) -> None:
+        has_room = self.width() - self._note.sizeHint().width() >= _LEGEND_ROOM
+        is_free = bool(self._note.text()) and not self._readout.text()
+        self._note.setVisible(is_free and has_room)
 
     def set_guest(self, entry: LegendEntry | None) -> None:
         """Put one more series into the legend, or take it out."""
@@ -165,6 +183,8 @@ class ChartCard(QFrame):
         muted = self.palette()
         muted.setColor(muted.ColorRole.WindowText, QColor(theme.tokens().muted))
         self._unit.setFont(theme.small_font())
+        self._note.setFont(theme.small_font())
+        self._note.setPalette(muted)
         self._readout.setFont(theme.number_font())
         self._unit.setPalette(muted)
         self._readout.setPalette(muted)

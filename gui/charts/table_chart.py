@@ -40,11 +40,9 @@ class TableChart(ChartCard):
         legend = [LegendEntry(line.label, line.ink, line.style) for line in spec.lines]
         if spec.key == "learning_rate":
             legend.append(LegendEntry(tr("drawn curve"), 1, "peaks"))
-        super().__init__(spec.title, spec.unit, tuple(legend), self.plot, parent)
+        super().__init__(spec.title, spec.unit, tuple(legend), self.plot, parent, note=spec.note)
         self.setAccessibleName(spec.title)
         self.plot.setAccessibleName(spec.title)
-        if spec.note:
-            self.setToolTip(spec.note)
         self._planned: PlannedRates | None = None
         self._y_window: tuple[float, float] | None = None
         self._cache: dict[tuple[str, bool], tuple[Table, tuple[float, float], Numbers]] = {}

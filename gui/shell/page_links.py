@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PySide6.QtCore import QObject, Slot
 
 from aozora.config.lr_schedule import LrSchedule
@@ -133,9 +134,12 @@ class PageLinks(QObject):
         page = self._page("schedule")
         if page is not None:
             history = self._window.host.keeper.history
-            steps, rates = thinned(
-                history.steps.place("step"), history.steps.mean("lr"), _MOST_DOTS
-            )
+            # What came before a resume followed another curve, maybe over other steps.
+            start = history.parts[-1].start_step if history.parts else 0
+            places = history.steps.place("step")
+            first = int(np.searchsorted(places, start, side="right"))
+            rates = history.steps.mean("lr")[first:]
+            steps, rates = thinned(places[first:], rates, _MOST_DOTS)
             total = history.plan.total_steps if history.plan is not None else history.last_step
             page.show_applied(steps.astype(int).tolist(), rates.tolist(), max(total, 1))
 

@@ -91,6 +91,12 @@ def pixel(plot, x, y=None):
     return plot.mapFromScene(plot._box.mapViewToScene(point))
 
 
+def point(plot, x):
+    """Move the pointer to a place of the chart; it may have been left there by another test."""
+    QTest.mouseMove(plot.viewport(), pixel(plot, x) + QPoint(0, 9))
+    QTest.mouseMove(plot.viewport(), pixel(plot, x))
+
+
 def drag(plot, start, end, button=LEFT, keys=Qt.KeyboardModifier.NoModifier, *, release=True):
     view = plot.viewport()
     QTest.mouseMove(view, start)
@@ -119,7 +125,7 @@ def x_range(page, key="loss"):
 
 def test_the_crosshair_is_in_all_charts_and_leaves_with_the_pointer(page):
     plot = plot_of(page)
-    QTest.mouseMove(plot.viewport(), pixel(plot, 50))
+    point(plot, 50)
     for key in ("loss", "learning_rate", "gradient_norm", "pace"):
         chart = page.group.chart(key)
         assert chart.plot._cross.isVisible()
@@ -131,11 +137,25 @@ def test_the_crosshair_is_in_all_charts_and_leaves_with_the_pointer(page):
     assert page.group.chart("pace")._readout.text() == ""
 
 
+def test_the_note_of_the_loss_makes_room_for_what_the_crosshair_reads(page):
+    chart = page.group.chart("loss")
+    assert "which timesteps were drawn" in chart._note.text()
+    assert chart._note.isVisible()
+    point(chart.plot, 50)
+    assert not chart._note.isVisible()
+    QApplication.sendEvent(chart.plot, QEvent(QEvent.Type.Leave))
+    assert chart._note.isVisible()
+    page.resize(700, 800)
+    QApplication.processEvents()
+    assert not chart._note.isVisible()
+    assert chart.toolTip() == chart._note.text()
+
+
 def test_the_pointer_on_a_mark_says_what_it_is(page):
     plot, chart = plot_of(page), page.group.chart("loss")
-    QTest.mouseMove(plot.viewport(), pixel(plot, 120))
+    point(plot, 120)
     assert "saved" in chart._readout.text()
-    QTest.mouseMove(plot.viewport(), pixel(plot, 140))
+    point(plot, 140)
     assert "saved" not in chart._readout.text()
 
 
@@ -239,7 +259,7 @@ def test_every_measure_shows_all_of_the_run(page):
         end = page.group.history.steps.place("epoch")[-1] if last is None else last
         assert x_range(page)[1] == pytest.approx(end, rel=0.02)
         plot = plot_of(page)
-        QTest.mouseMove(plot.viewport(), pixel(plot, end / 2))
+        point(plot, end / 2)
         assert page.group.chart("loss")._readout.text()
 
 
@@ -290,9 +310,9 @@ def test_an_earlier_run_is_chosen_from_the_menu_and_taken_off_again(page, docume
     assert "before" in chart._legend.toolTip()
     assert page.overlay.isChecked()
     assert x_range(page)[1] == pytest.approx(260, abs=4)
-    QTest.mouseMove(chart.plot.viewport(), pixel(chart.plot, 100))
+    point(chart.plot, 100)
     assert "before 0." in chart._readout.text()
-    QTest.mouseMove(chart.plot.viewport(), pixel(chart.plot, 250))
+    point(chart.plot, 250)
     assert "smoothed" not in chart._readout.text(), "this run is not so far yet"
 
     QTest.mouseClick(page.overlay, LEFT)
@@ -396,6 +416,6 @@ def test_each_run_is_offered_once_and_not_the_shown_one(document):
 def test_a_shorter_overlay_is_not_read_beyond_its_end(page, qtbot, document):
     chart = overlaid(page, qtbot, earlier(document, last=40))
     plot = chart.plot
-    QTest.mouseMove(plot.viewport(), pixel(plot, 150))
+    point(plot, 150)
     assert "before" not in chart._readout.text()
     assert isinstance(page.group.overlay.history, RunHistory)
