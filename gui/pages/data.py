@@ -99,7 +99,7 @@ class Page(FormPage):
         counter = self.counter
         facts = counter.facts
         self.model.show_facts(facts)
-        words, tone = counting_words(facts, is_counting=counter.is_counting, fault=counter.failure)
+        words, tone = counting_words(facts, counter.counting, counter.failure)
         self._length_words.setText(words)
         self._length_words.set_tone(tone)
         lengths = facts.lengths() if facts is not None else []
@@ -107,7 +107,7 @@ class Page(FormPage):
         if facts is not None and lengths:
             self.lengths.show_lengths(lengths, facts.token_limit, facts.tokens_per_chunk)
         self.cut_button.setVisible(facts is not None and lengths[-1:] > [facts.token_limit])
-        encoded = encoded_words(facts, is_counting=counter.is_counting)
+        encoded = encoded_words(facts, counter.counting)
         self.folders.show_cached(facts.folders if facts is not None else (), encoded)
 
     def set_engine(self, *, is_checking: bool, is_running: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from PySide6.QtCore import QObject, QTimer, Signal, Slot
 
 from gui.document import Document
-from gui.pages.data_facts import DataFacts, parse_facts
+from gui.pages.data_facts import Counting, DataFacts, parse_facts
 from gui.shell.checker import ConfigQuestion, plain_failure
 
 _SETTLE_MS = 700
@@ -26,7 +26,7 @@ class DataCounter(QObject):
         failure: Why there is no answer; empty if there is one or none was asked for.
 
     Signals:
-        changed: `facts`, `failure` or `is_counting` changed.
+        changed: `facts`, `failure` or `counting` changed.
     """
 
     changed = Signal()
@@ -38,7 +38,8 @@ class DataCounter(QObject):
         self._document = document
         self._is_stale = True
         self._is_seen = False
-        self._is_engine_free = False
+        self._is_checking = True
+        self._is_running = False
         self._question = ConfigQuestion(self)
         self._question.answered.connect(self._take)
         self._timer = QTimer(self)
@@ -48,9 +49,11 @@ class DataCounter(QObject):
         document.changed.connect(self._follow)
 
     @property
-    def is_counting(self) -> bool:
-        """Whether an answer is to come, now or once the engine is free."""
-        return (self._is_stale or self._question.is_asking) and self._can_ask()
+    def counting(self) -> Counting:
+        """Whether an answer is to come."""
+        if not (self._is_stale or self._question.is_asking) or not self._can_ask():
+            return "no"
+        return "after the run" if self._is_running else "now"
 
     @property
     def is_busy(self) -> bool:
@@ -69,8 +72,9 @@ class DataCounter(QObject):
             is_checking: Whether the engine answers other questions.
             is_running: Whether a run goes on, which fills the caches.
         """
-        self._is_engine_free = not (is_checking or is_running)
-        if is_running and not self._is_stale:
+        was_running, self._is_running = self._is_running, is_running
+        self._is_checking = is_checking
+        if is_running != was_running:
             self._outdate()
         self._begin()
 
@@ -102,7 +106,8 @@ class DataCounter(QObject):
         self.changed.emit()
 
     def _begin(self) -> None:
-        if self._is_stale and self._is_seen and self._is_engine_free and self._can_ask():
+        is_free = not (self._is_checking or self._is_running)
+        if self._is_stale and self._is_seen and is_free and self._can_ask():
             self._timer.start()
         else:
             self._timer.stop()

@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from gui.words import counted, tr, whole
 
+Counting = Literal["no", "now", "after the run"]
+"""Whether an answer of the engine is to come."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFacts:
@@ -150,10 +153,12 @@ def whole_words(counts: CacheCounts) -> str:
     return done + " " + tr("The next start encodes {0}.").format(_new_words(counts))
 
 
-def encoded_words(facts: DataFacts | None, *, is_counting: bool) -> str:
+def encoded_words(facts: DataFacts | None, counting: Counting) -> str:
     """Return what of the dataset is encoded, as far as that is known."""
-    if is_counting:
+    if counting == "now":
         return tr("Counting what is encoded already…")
+    if counting == "after the run":
+        return tr("What is encoded is counted again once the run has ended.")
     if facts is None:
         return ""
     if facts.whole is None:
@@ -162,17 +167,19 @@ def encoded_words(facts: DataFacts | None, *, is_counting: bool) -> str:
 
 
 def counting_words(
-    facts: DataFacts | None, *, is_counting: bool, fault: str
+    facts: DataFacts | None, counting: Counting, fault: str
 ) -> tuple[str, Literal["muted", "warn"]]:
     """Return what is known of the lengths of captions, and the tone to say it in."""
     if fault:
         return tr("The captions could not be counted: {0}").format(fault), "warn"
-    if facts is None and is_counting:
+    if facts is None and counting == "now":
         text = tr("Counting the tokens of all captions. New pictures are read first.")
         return text, "muted"
+    if facts is None and counting == "after the run":
+        return tr("Counted once the run has ended."), "muted"
     if facts is None:
         return tr("Shown once a folder with pictures is chosen."), "muted"
-    again = " " + tr("Being counted again…") if is_counting else ""
+    again = " " + tr("Being counted again…") if counting == "now" else ""
     return length_words(facts) + again, "muted"
 
 

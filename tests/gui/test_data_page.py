@@ -157,14 +157,16 @@ def test_words_say_how_much_is_encoded_and_what_the_next_start_does():
 
 def test_words_say_what_is_still_being_counted(answer):
     facts = parse_facts(answer)
-    assert "Counting" in counting_words(None, is_counting=True, fault="")[0]
-    assert "again" in counting_words(facts, is_counting=True, fault="")[0]
-    assert counting_words(None, is_counting=False, fault="broken")[1] == "warn"
-    assert "folder" in counting_words(None, is_counting=False, fault="")[0]
-    assert "Counting" in encoded_words(facts, is_counting=True)
+    assert "Counting" in counting_words(None, "now", "")[0]
+    assert "again" in counting_words(facts, "now", "")[0]
+    assert counting_words(None, "no", "broken")[1] == "warn"
+    assert "folder" in counting_words(None, "no", "")[0]
+    assert "once the run has ended" in counting_words(None, "after the run", "")[0]
+    assert "Counting" in encoded_words(facts, "now")
+    assert "once the run has ended" in encoded_words(facts, "after the run")
     unknown = parse_facts({**answer, "whole": None, "folders": []})
-    assert "base model" in encoded_words(unknown, is_counting=False)
-    assert "1 picture and 2 captions" in encoded_words(facts, is_counting=False)
+    assert "base model" in encoded_words(unknown, "no")
+    assert "1 picture and 2 captions" in encoded_words(facts, "no")
 
 
 def test_words_say_how_many_captions_are_cut(answer, folder):
@@ -272,7 +274,7 @@ def _asks(qtbot, asked, number):
 def test_the_engine_is_asked_once_the_page_is_seen_and_the_engine_free(
     counter, asked, qtbot, answer
 ):
-    assert counter.is_counting
+    assert counter.counting == "now"
     counter.set_engine(is_checking=True, is_running=False)
     counter.set_seen(True)
     assert not counter.is_busy
@@ -281,7 +283,7 @@ def test_the_engine_is_asked_once_the_page_is_seen_and_the_engine_free(
     assert set(asked.configs[0]) == {"schema", "data"}
     asked.answer(answer)
     assert counter.facts.token_limit == 75
-    assert not counter.is_counting
+    assert counter.counting == "no"
     counter.set_seen(False)
     counter.set_seen(True)
     assert not counter.is_busy, "the answer still holds"
@@ -302,7 +304,7 @@ def test_only_what_concerns_the_pictures_is_counted_again(counter, asked, qtbot,
     assert "training" not in asked.configs[1], "a fault elsewhere would keep the answer back"
     document.set_values({"data.folders": []}, "none")
     assert not asked.is_asking
-    assert not counter.is_counting
+    assert counter.counting == "no"
 
 
 def test_a_run_is_not_disturbed_and_what_it_encoded_is_counted(counter, asked, qtbot, answer):
@@ -312,6 +314,7 @@ def test_a_run_is_not_disturbed_and_what_it_encoded_is_counted(counter, asked, q
     counter.set_engine(is_checking=False, is_running=True)
     assert not asked.is_asking
     assert not counter.is_busy
+    assert counter.counting == "after the run"
     counter.set_engine(is_checking=False, is_running=False)
     _asks(qtbot, asked, 2)
     asked.answer(answer)
@@ -338,7 +341,7 @@ def test_the_engine_answers_about_a_real_folder(qapp, qtbot, document, folder, t
     counter = DataCounter(document)
     counter.set_seen(True)
     counter.set_engine(is_checking=False, is_running=False)
-    qtbot.waitUntil(lambda: not counter.is_counting, timeout=60_000)
+    qtbot.waitUntil(lambda: counter.counting == "no", timeout=60_000)
     assert counter.failure == ""
     facts = counter.facts
     assert facts.of(folder / "a.png").num_tokens == 80
