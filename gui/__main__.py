@@ -92,8 +92,7 @@ def _screenshots(options: argparse.Namespace) -> int:
                 height=options.height,
                 run_folder=options.run,
             )
-            window.checker.stop()
-            window.close()
+            window.close_unasked()
             app.processEvents()
     sys.stdout.write("".join(f"{path}\n" for path in written))
     return 0

@@ -331,5 +331,9 @@ class MainWindow(QMainWindow):
     @Slot()
     def _close_after_run(self) -> None:
         if self.files.may_leave():
-            self._may_close = True
-            self.close()
+            self.close_unasked()
+
+    def close_unasked(self) -> None:
+        """Close, whatever is not saved."""
+        self._may_close = True
+        self.close()

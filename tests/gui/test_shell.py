@@ -113,6 +113,16 @@ def world(make_world):
     return world
 
 
+def test_a_window_that_nobody_sits_at_closes_without_a_question(world):
+    world.make_ready()
+    world.dialogs.answers["unsaved"] = "cancel"
+    world.window.close()
+    assert world.window.isVisible()
+    world.window.close_unasked()
+    assert not world.window.isVisible()
+    assert [name for name, *_ in world.dialogs.asked] == ["unsaved"]
+
+
 # Pages
 
 
