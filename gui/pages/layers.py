@@ -97,6 +97,7 @@ class Page(FormPage):
         self.add(row)
         self.add(self.sets)
         self.add(self.patterns)
+        self.finish()
 
     @property
     def is_busy(self) -> bool:
