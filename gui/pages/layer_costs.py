@@ -152,19 +152,15 @@ class SetCosts(Card):
         """Show ``rows``, faint if they are those of earlier settings."""
         self.rows = rows
         _clear(self._grid)
-        heads = [
-            tr("Layers"),
-            tr("Trained"),
-            tr("Graphics memory"),
-            tr("Main memory"),
-            tr("A step"),
-        ]
+        vram = [tr("Graphics memory")] if any(row.vram for row in rows) else []
+        heads = [tr("Layers"), tr("Trained"), *vram, tr("Main memory"), tr("A step")]
         for column, head in enumerate(heads):
             self._grid.addWidget(TonedLabel(head), 0, column)
         for number, row in enumerate(rows, 1):
             tone: Tone = "muted" if are_old else "text" if row.fits else "warn"
             name = row.name if row.fits else tr("{0} (does not fit)").format(row.name)
-            for column, text in enumerate((name, row.trained, row.vram or "-", row.ram, row.step)):
+            cells = [name, row.trained, *([row.vram] if vram else []), row.ram, row.step]
+            for column, text in enumerate(cells):
                 label = TonedLabel(text, tone)
                 if column:
                     label.setFont(theme.number_font())

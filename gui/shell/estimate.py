@@ -180,8 +180,8 @@ def source_words(estimate: Estimate) -> str:
     if run:
         return tr("Memory and time follow what the run {0} measured.").format(run)
     return tr(
-        "Memory and time are computed. Once a run of this model has done {0} steps on this"
-        " computer, they follow what it measured."
+        "Memory and time are computed. Once a run of this model into the same output folder has"
+        " done {0} steps, they follow what it measured."
     ).format(MEASURED_STEPS)
 
 
