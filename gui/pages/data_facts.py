@@ -197,12 +197,12 @@ def length_words(facts: DataFacts) -> str:
     if not cut:
         return words + " " + tr("All are read in full.")
     if cut == 1:
-        text = tr("One is cut: its first {0} are read.").format(limit)
+        text = tr("One is cut after {0} tokens.").format(limit)
     else:
-        text = tr("{0} of {1} are cut: their first {2} are read.").format(
+        text = tr("{0} of {1} are cut after {2} tokens.").format(
             whole(cut), whole(len(lengths)), limit
         )
-    return " ".join([words, text, tr("Caption length, below, sets how many.")])
+    return " ".join([words, text, tr("Caption length, below, sets how many are read.")])
 
 
 def fact_lines(path: Path, facts: DataFacts | None) -> list[str]:

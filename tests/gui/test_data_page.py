@@ -171,10 +171,10 @@ def test_words_say_what_is_still_being_counted(answer):
 
 def test_words_say_how_many_captions_are_cut(answer, folder):
     assert "longest has 80" in length_words(parse_facts(answer))
-    assert "One is cut: its first 75 are read" in length_words(parse_facts(answer))
+    assert "One is cut after 75 tokens" in length_words(parse_facts(answer))
     assert "read in full" in length_words(parse_facts({**answer, "token_limit": 150}))
     two = _answer([_row(folder / "a.png", 80), _row(folder / "b.png", 90)])
-    assert "2 of 2 are cut" in length_words(parse_facts(two))
+    assert "2 of 2 are cut after 75 tokens" in length_words(parse_facts(two))
 
 
 def test_a_picture_is_told_what_the_engine_says_of_it(answer, folder):
