@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
+from aozora.model.kept_shapes import read_shapes, shapes_file, write_shapes
 from aozora.model.key_map import Component
 from aozora.model.sizes import Config
 
@@ -68,6 +69,12 @@ def _frozen(config: Config) -> tuple[tuple[str, Any], ...]:
 def _parameter_shapes(
     component: Component, config: tuple[tuple[str, Any], ...]
 ) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    path = shapes_file(component, config)
+    kept = read_shapes(path)
+    if kept is not None:
+        return kept
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in config}
     model = empty_model(component, plain)
-    return tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
+    shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
+    write_shapes(path, shapes)
+    return shapes
