@@ -91,7 +91,9 @@ def device_settings(device: torch.device, *, deterministic: bool) -> Iterator[No
             torch.cuda.set_per_process_memory_fraction(1.0, device)
         _restore(_WORKSPACE, workspace)
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(was_deterministic)
+        if torch.are_deterministic_algorithms_enabled() != was_deterministic:
+            # Setting it, even to what it is, imports torch's compiler: more than a second.
+            torch.use_deterministic_algorithms(was_deterministic)
         release_memory(device)
 
 

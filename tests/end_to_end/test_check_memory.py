@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
+from aozora.config.codec import encode_config
 from aozora.config.targeting import LAYER_SETS
 from aozora.memory.accounting import GIB
 from aozora.memory.fit import with_memory
@@ -126,3 +130,21 @@ def test_a_check_follows_what_the_last_run_measured(make_config):
     used = max(event.process_rss for event in events if hasattr(event, "process_rss"))
     assert after.ram_bytes <= used
     assert after.ram_bytes != before.ram_bytes
+
+
+def test_a_check_that_is_asked_again_and_again_imports_little(make_config, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(encode_config(make_config())), encoding="utf-8")
+    code = (
+        "import sys\n"
+        "from aozora.api import check\n"
+        "from aozora.config.codec import load_config\n"
+        f"assert not check(load_config({str(config)!r})).problems\n"
+        "slow = {'diffusers', 'transformers', 'torch._inductor'}\n"
+        "print(*sorted(slow & set(sys.modules)))\n"
+    )
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+    assert done.stdout.split() == []
