@@ -81,7 +81,7 @@ def pixels(image):
 
 
 @pytest.mark.parametrize(
-    ("name", "ratio"), [("dark", 1), ("light", 1), ("contrast", 1), ("dark", 2)]
+    ("name", "ratio"), [("dark", 1), ("dark", 2), ("light", 1), ("light", 2), ("contrast", 1)]
 )
 @pytest.mark.parametrize("make", [lr_chart, ticket_chart])
 def test_the_editors_look_as_they_did(qtbot, qapp, make, name, ratio):
