@@ -52,16 +52,24 @@ class ValueAxis(pg.AxisItem):  # type: ignore[misc]
         return [_tick(value, spacing) for value in values]
 
 
+# Hundredths a decade may be divided at, from fine to coarse.
+_DIGITS: tuple[Sequence[int], ...] = (
+    *(range(100, 1000, step) for step in (1, 2, 5, 10, 20, 50, 100)),
+    (100, 200, 500),
+    (100, 300),
+)
+
+
 def log_ticks(low: float, high: float, most: int) -> list[float]:
     """Return base-10 logarithms of round numbers between ``low`` and ``high``, themselves such.
 
-    As many as ``most``: tenths of a decade where there is little to show, whole decades where
-    there is much.
+    As many as ``most``: to three digits where there is little to show, whole decades
+    where there is much.
     """
     best: list[float] = []
-    for digits in (range(10, 100), range(10, 100, 5), range(10, 100, 10), (10, 20, 50), (10, 30)):
+    for digits in _DIGITS:
         decades = range(math.floor(low) - 1, math.ceil(high) + 1)
-        ticks = [d + math.log10(k / 10) for d in decades for k in digits]
+        ticks = [d + math.log10(k / 100) for d in decades for k in digits]
         best = [tick for tick in ticks if low <= tick <= high]
         if len(best) <= most:
             return best
@@ -73,8 +81,8 @@ def log_text(value: float) -> str:
     """Return the number whose base-10 logarithm is ``value``, with the digits it needs."""
     number = 10.0**value
     if number < 1e-3 or number >= 1e5:
-        mantissa, _, exponent = f"{number:.1e}".partition("e")
-        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+        mantissa, _, exponent = f"{number:.2e}".partition("e")
+        return f"{mantissa.rstrip('0').removesuffix('.')}e{int(exponent)}"
     return f"{float(f'{number:.3g}'):g}"
 
 

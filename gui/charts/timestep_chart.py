@@ -87,6 +87,8 @@ class _Bars(QWidget):
             painter.setPen(QPen(line, 1))
             painter.drawLine(QPointF(area.left(), y), QPointF(area.right(), y))
             painter.setPen(muted)
+            if not (part * top).is_integer():
+                continue  # half a sample is none
             box = QRectF(0, y - line_height / 2, area.left() - 6, line_height)
             flags = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
             painter.drawText(box, flags, whole_text(round(part * top)))

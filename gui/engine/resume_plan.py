@@ -49,6 +49,11 @@ class ResumePlan:
     tickets: Mapping[OnResume, TicketsLeft]
 
     @property
+    def has_ticket_choice(self) -> bool:
+        """Whether the rules differ: not where the old pool has nothing left."""
+        return any(left.old for left in self.tickets.values())
+
+    @property
     def jump(self) -> float:
         """By what factor the rate changes at the resume."""
         return self.rate_after / self.rate_before if self.rate_before > 0 else float("nan")

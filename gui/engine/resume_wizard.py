@@ -270,9 +270,9 @@ class ResumeWizard(QDialog):
             samples=self._facts.samples,
             tickets=SegmentedPool.from_json(tickets) if tickets else None,
         )
-        if self._plan.tickets:
+        if self._plan.has_ticket_choice:
             self.tickets.offer(self._plan.tickets, value_at(effective(wanted), _RULE))
-        self.tickets.setVisible(bool(self._plan.tickets) and not self._plan.forbidden)
+        self.tickets.setVisible(self._plan.has_ticket_choice and not self._plan.forbidden)
         against = plan_resume(stored, self._document.overlay(), self._facts.step)
         self.steps.setEnabled(self.stored.isChecked())
         self._fill_table(stored, against)
@@ -322,9 +322,7 @@ class ResumeWizard(QDialog):
             text = self.tr("The run would end before this state: raise its steps to go on.")
             self._say(text, "error")
         else:
-            parts = [self._rate_text(plan), self._moved_text()]
-            if not plan.tickets:
-                parts.insert(1, self.tr("The timestep tickets that are left are drawn to the end."))
+            parts = [self._rate_text(plan), self._tickets_text(plan), self._moved_text()]
             is_jump = math.isfinite(plan.jump) and not (
                 1 / _NOTABLE_JUMP <= plan.jump <= _NOTABLE_JUMP
             )
@@ -336,6 +334,13 @@ class ResumeWizard(QDialog):
         text = self.tr("The learning rate goes on at {0}, after {1} in the last step (x{2}).")
         before, after = short_number(plan.rate_before), short_number(plan.rate_after)
         return text.format(after, before, f"{plan.jump:.2f}")
+
+    def _tickets_text(self, plan: ResumePlan) -> str:
+        if plan.has_ticket_choice:
+            return ""  # its options say it
+        if plan.tickets:
+            return self.tr("All timestep tickets were drawn; the samples left get new ones.")
+        return self.tr("The timestep tickets that are left are drawn to the end.")
 
     def _moved_text(self) -> str:
         if self._facts is None or not self.stored.isChecked():

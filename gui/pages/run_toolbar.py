@@ -13,7 +13,7 @@ from gui.editors.folding_row import FoldingRow
 from gui.forms.controls import DropDown, TonedLabel, picture_button
 
 _SLIDER_TOP = 300
-_FOLD_PX = 760
+_FOLD_PX = 695
 
 
 def slider_of(smoothing: float) -> int:
@@ -66,7 +66,7 @@ class RunToolbar(QWidget):
             self.place.addItem(name, key)
         self.smoothing = QSlider(Qt.Orientation.Horizontal)
         self.smoothing.setRange(0, _SLIDER_TOP)
-        self.smoothing.setFixedWidth(120)
+        self.smoothing.setFixedWidth(92)
         self.smoothing.setAccessibleName(self.tr("Smoothing of the loss"))
         self.smoothing.setToolTip(self.tr("How much of the past the smoothed loss keeps"))
         self._weight = TonedLabel()

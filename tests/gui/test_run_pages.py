@@ -405,13 +405,19 @@ def test_slow_draws_halve_the_rate_and_fast_ones_bring_it_back():
     assert pace.interval_ms == 100
 
 
-@pytest.mark.parametrize(("low", "high"), [(-7.2, -6.1), (-0.5, 0.1), (-9.0, 0.0), (-6.01, -6.0)])
+@pytest.mark.parametrize(("low", "high"), [(-7.2, -6.1), (-0.5, 0.1), (-9.0, 0.0)])
 def test_ticks_of_a_logarithmic_axis_are_round_and_few(low, high):
     ticks = log_ticks(low, high, 6)
     assert 1 <= len(ticks) <= 7
     for tick in ticks:
         digits = log_text(tick).split("e")[0].replace(".", "").strip("0")
         assert len(digits) <= 2
+
+
+def test_a_narrow_logarithmic_axis_has_ticks_too():
+    ticks = log_ticks(math.log10(1.012), math.log10(1.088), 6)
+    assert [log_text(tick) for tick in ticks] == ["1.02", "1.04", "1.06", "1.08"]
+    assert log_text(math.log10(9.85e-7)) == "9.85e-7"
 
 
 def test_short_numbers_are_short():
@@ -646,6 +652,17 @@ def test_a_length_in_epochs_is_judged_by_its_own():
     longer = stored(training__epochs=6.0)
     plan = plan_resume(config, longer, 100, samples=200, tickets=saved)
     assert plan.tickets["finish"] == TicketsLeft(200, 200, 0)
+
+
+def test_a_pool_drawn_to_its_end_leaves_nothing_to_choose(
+    qtbot, document, tmp_path, silent_question
+):
+    config = stored(training__steps=10)
+    wizard = wizard_for(qtbot, document, facts_of(config), tmp_path)
+    assert wizard.steps.value == 15
+    assert wizard.plan.tickets["finish"] == wizard.plan.tickets["rebuild"] == TicketsLeft(0, 20, 0)
+    assert not wizard.tickets.isVisible()
+    assert "All timestep tickets were drawn" in wizard.note.text()
 
 
 @pytest.mark.parametrize(

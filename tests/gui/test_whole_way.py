@@ -28,7 +28,8 @@ OF_TIME |= {"resumed_from", "removed"}
 BY_THE_CLOCK = {"MemorySampled", "Progressed"}
 PICTURES = (
     *("1-start", "2-filled", "3-curve", "4-tickets", "5-before", "6-finished"),
-    *("6-finished-lower", "7-resume", "8-resumed", "8-resumed-lower", "9-schedule"),
+    *("6-finished-middle", "6-finished-lower", "7-resume"),
+    *("8-resumed", "8-resumed-middle", "8-resumed-lower", "9-schedule"),
     *("9-timesteps", "9-console", "9-runs", "9-leave"),
 )
 

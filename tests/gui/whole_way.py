@@ -86,6 +86,11 @@ class Person(QObject):
         finally:
             self._is_busy = False
 
+    @Slot()
+    def _end(self):
+        if self._timer.isActive():
+            self._go("" if not self.window.isVisible() else "the window is still there")
+
     def _go(self, fault):
         self._timer.stop()
         self.seen["fault"] = fault
@@ -252,9 +257,9 @@ class Person(QObject):
         yield Until("all steps are in the charts", lambda: len(keeper.history.steps) == done)
         charts = {key: page.group.chart(key) for key in CHARTS}
         charts["timesteps"] = page.group.timesteps
-        for part in ("", "-lower"):
+        for part, share in (("", 0.0), ("-middle", 0.5), ("-lower", 1.0)):
             bar = page.verticalScrollBar()
-            bar.setValue(bar.maximum() if part else 0)
+            bar.setValue(round(share * bar.maximum()))
             yield from self.look()
             self.picture(f"{name}{part}")
             for key in [key for key, chart in charts.items() if is_in_sight(chart)]:
@@ -291,6 +296,8 @@ class Person(QObject):
         (discard,) = [b for b in box.buttons() if b.text() == "Discard"]
         yield from self.look()
         self.picture("9-leave")
+        # With its last window the program ends, maybe before this timer's next turn.
+        QApplication.instance().aboutToQuit.connect(self._end)
         QTimer.singleShot(0, lambda: self.click(discard))
         yield Until("the window is closed", lambda: not self.window.isVisible())
 
