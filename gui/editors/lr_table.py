@@ -34,6 +34,7 @@ from gui.forms.controls import DropDown
 
 _Index = QModelIndex | QPersistentModelIndex
 NUMBER, STEP, SHARE, RATE, SHAPE, REMARK = range(6)
+_SCROLL_BAR_PX = 12
 
 
 class LrTableModel(QAbstractTableModel):
@@ -231,9 +232,11 @@ class LrTable(QTableView):
         header = self.horizontalHeader()
         header.setHighlightSections(False)
         for column, width in ((NUMBER, 38), (STEP, 78), (SHARE, 86), (RATE, 112), (SHAPE, 100)):
-            self.setColumnWidth(column, width)
+            self.setColumnWidth(column, max(width, header.sectionSizeHint(column)))
         header.setMinimumSectionSize(36)
         header.setSectionResizeMode(REMARK, QHeaderView.ResizeMode.Stretch)
+        titles = sum(header.sectionSize(column) for column in range(REMARK))
+        self.setMinimumWidth(titles + header.sectionSizeHint(REMARK) + _SCROLL_BAR_PX)
         rows = self.verticalHeader()
         rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         rows.setDefaultSectionSize(28)

@@ -23,7 +23,7 @@ from gui.editors.ticket_shapes import bar_weights, shape_entries, shaped
 from gui.editors.ticket_table import TicketTable
 from gui.editors.ticket_view import TicketView
 from gui.forms.controls import Card, TonedLabel, tool_button
-from gui.theme import CONTROL_HEIGHT, GAP_2, GAP_3
+from gui.theme import CONTROL_HEIGHT, GAP_2, GAP_3, GAP_4
 
 _FOLD_PX = 760
 
@@ -91,14 +91,17 @@ class TicketEditor(QWidget):
         measured = tool_button("run", self.tr("Take the bars from the losses of a run"))
         measured.clicked.connect(self._ask_run)
         bar.addWidget(measured)
-        bar.addWidget(self.summary, 1)
-        bar.addSpacing(GAP_2)
+        bar.addStretch(1)
         bar.addWidget(QLabel(self.tr("Bars")))
         bar.addWidget(self.bins)
         card.body.addLayout(bar)
         card.body.addWidget(self.strip)
         card.body.addWidget(self.chart, 1)
-        card.body.addWidget(self.notice)
+        below = QHBoxLayout()
+        below.setSpacing(GAP_4)
+        below.addWidget(self.notice, 1)
+        below.addWidget(self.summary)
+        card.body.addLayout(below)
         self.chart.setMinimumHeight(250)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

@@ -19,6 +19,7 @@ from gui.forms.line_field import LineField
 from gui.forms.numbers import NumberKind, format_number, nudged, parse_number
 from gui.forms.path_field import PathField
 from gui.forms.shapes import Shape
+from gui.words import tr
 
 # Fields under each other are even where there is room.
 _USUAL_WIDTH = 280
@@ -97,7 +98,7 @@ class SetField(DropDown):
         super().__init__(parent)
         self._values = [value for value, _ in shape.values]
         for _, label in shape.values:
-            self.addItem(label)
+            self.addItem(tr(label))
         self.usual_width = _USUAL_WIDTH
         self.activated.connect(self._commit)
 

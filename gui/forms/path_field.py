@@ -56,10 +56,10 @@ class PathField(QWidget):
 
     def _placeholder(self) -> str:
         if self._takes_file and self._takes_folder:
-            return self.tr("drop a file or folder here, or choose it")
+            return self.tr("drop a file or folder here")
         if self._takes_file:
-            return self.tr("drop a file here, or choose it")
-        return self.tr("drop a folder here, or choose it")
+            return self.tr("drop a file here")
+        return self.tr("drop a folder here")
 
     def show_value(self, value: Any) -> None:
         """Show the path ``value``."""

@@ -70,7 +70,7 @@ class ConsolePage(QWidget):
         self.filter.setPlaceholderText(self.tr("Filter"))
         self.filter.setAccessibleName(self.tr("Lines with this text"))
         self.filter.setClearButtonEnabled(True)
-        self.filter.setMinimumHeight(theme.CONTROL_HEIGHT)
+        self.filter.setMinimumSize(120, theme.CONTROL_HEIGHT)
         self.follow = Switch()
         self.follow.setChecked(True)
         self.follow.setAccessibleName(self.tr("Follow the newest line"))
@@ -119,9 +119,8 @@ class ConsolePage(QWidget):
         follow.setBuddy(self.follow)
         row.addWidget(follow)
         row.addWidget(self.follow)
-        row.addSpacing(theme.GAP_2)
         for button in (self.copy, self.clear, self.log_file):
-            row.addWidget(button)
+            self.head.buttons.addWidget(button)
         column.addLayout(row)
         column.addWidget(self.text, 1)
 

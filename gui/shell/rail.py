@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QKeyEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import QFont, QFontMetrics, QKeyEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import (
     QAbstractButton,
     QButtonGroup,
@@ -20,12 +20,18 @@ from gui.forms.controls import TonedLabel
 from gui.icons import paint_icon
 from gui.shell.page_list import PageSpec
 
-WIDE, NARROW = 222, 56
+NARROW = 56
 _ENTRY_HEIGHT = 34
+# What an entry keeps free before its name for the icon, and behind it for the number of problems.
+_BEFORE_NAME, _BEHIND_NAME = 42, 30
 
 
 class RailEntry(QAbstractButton):
-    """One entry of the rail."""
+    """One entry of the rail.
+
+    Attributes:
+        is_narrow: Whether it shows its icon only.
+    """
 
     def __init__(self, spec: PageSpec, shortcut: str) -> None:
         super().__init__()
@@ -36,7 +42,7 @@ class RailEntry(QAbstractButton):
         self.setAccessibleName(spec.title)
         self._shortcut = shortcut
         self._problems = 0
-        self._is_narrow = False
+        self.is_narrow = False
         self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setCursor(Qt.CursorShape.PointingHandCursor)
@@ -51,7 +57,7 @@ class RailEntry(QAbstractButton):
 
     def show_narrow(self, is_narrow: bool) -> None:
         """Show the icon only."""
-        self._is_narrow = is_narrow
+        self.is_narrow = is_narrow
         self.update()
 
     def _describe(self) -> None:
@@ -64,8 +70,10 @@ class RailEntry(QAbstractButton):
         self.setToolTip(text)
 
     def sizeHint(self) -> QSize:
-        """Return the size it would like."""
-        return QSize(NARROW if self._is_narrow else WIDE, _ENTRY_HEIGHT)
+        """Return the size it would like: all of its name, whatever is shown beside it."""
+        name = QFontMetrics(self._font_when_chosen()).horizontalAdvance(self.text())
+        wide = _BEFORE_NAME + name + _BEHIND_NAME
+        return QSize(NARROW if self.is_narrow else wide, _ENTRY_HEIGHT)
 
     def minimumSizeHint(self) -> QSize:
         """Return the size below which it is no use."""
@@ -92,30 +100,30 @@ class RailEntry(QAbstractButton):
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.setPen(QPen(theme.colour("accent"), 2))
             painter.drawRoundedRect(rect, theme.RADIUS, theme.RADIUS)
-        left = (self.width() - 18) / 2 if self._is_narrow else 13.0
+        left = (self.width() - 18) / 2 if self.is_narrow else 13.0
         ink = tokens.accent if self.isChecked() else tokens.muted
         paint_icon(painter, self.spec.key, QRectF(left, (self.height() - 18) / 2, 18, 18), ink)
-        if not self._is_narrow:
+        if not self.is_narrow:
             self._paint_text(painter)
         if self._problems:
             self._paint_badge(painter)
 
     def _paint_text(self, painter: QPainter) -> None:
         painter.setPen(theme.colour("text"))
+        painter.setFont(self._font_when_chosen() if self.isChecked() else self.font())
+        room = self.rect().adjusted(_BEFORE_NAME, 0, 0, 0)
+        align = Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft
+        painter.drawText(room, align, self.text())
+
+    def _font_when_chosen(self) -> QFont:
         font = self.font()
-        if self.isChecked():
-            font.setWeight(font.Weight.DemiBold)
-        painter.setFont(font)
-        room = self.rect().adjusted(42, 0, -30 if self._problems else -6, 0)
-        text = painter.fontMetrics().elidedText(
-            self.text(), Qt.TextElideMode.ElideRight, room.width()
-        )
-        painter.drawText(room, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft, text)
+        font.setWeight(font.Weight.DemiBold)
+        return font
 
     def _paint_badge(self, painter: QPainter) -> None:
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(theme.colour("error"))
-        if self._is_narrow:
+        if self.is_narrow:
             painter.drawEllipse(QPointF(self.width() / 2 + 10, 9), 4, 4)
             return
         rect = QRectF(self.width() - 28, (self.height() - 18) / 2, 20, 18)
@@ -156,7 +164,7 @@ class Rail(QWidget):
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         whole.addWidget(area)
-        self.setFixedWidth(WIDE)
+        self.show_narrow(False)
         self._group.buttonClicked.connect(self._clicked)
 
     def _head(self, column: QVBoxLayout, title: str) -> None:
@@ -190,11 +198,12 @@ class Rail(QWidget):
 
     def show_narrow(self, is_narrow: bool) -> None:
         """Show icons only, or icons and names."""
-        self.setFixedWidth(NARROW if is_narrow else WIDE)
         for head in self._heads:
             head.setVisible(not is_narrow)
         for entry in self._entries.values():
             entry.show_narrow(is_narrow)
+        widest = max(entry.sizeHint().width() for entry in self._entries.values())
+        self.setFixedWidth(NARROW if is_narrow else widest + 2 * theme.GAP_2)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Handle a key."""
