@@ -172,7 +172,7 @@ def _unmatched(names: tuple[str, ...], path: str, patterns: Sequence[str]) -> li
         Problem(
             f"{path}[{number}]",
             f"the pattern {pattern!r} fits no layer" if pattern else "the pattern is empty",
-            _did_you_mean(pattern, _module_paths(names)) or "see the names in 'aozora inspect --layers'",
+            _did_you_mean(pattern, _module_paths(names)) or "'aozora inspect --layers' lists them",
         )
         for number, pattern in enumerate(patterns)
         if not matches(names, pattern)
