@@ -11,7 +11,7 @@ import threading
 import time
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
 Phase = Literal["scan", "encode_text", "encode_pictures", "load_model", "train", "validate", "save"]
@@ -107,7 +107,8 @@ class StepCompleted:
         lr: Learning rate the update rule was called with.
         grad_norm: Norm of all gradients before clipping.
         timesteps: The timestep of each sample as the UNet got it.
-        tickets: The timestep each sample drew; rectified flow shifts it.
+        tickets: The timestep each sample drew, which rectified flow shifts; records made before it
+            was told have none.
         sample_losses: Unweighted loss of each sample.
         items: Number of the picture of each sample.
         samples: Samples drawn since the run's first step.
@@ -121,12 +122,12 @@ class StepCompleted:
     lr: float
     grad_norm: float
     timesteps: list[float]
-    tickets: list[int]
     sample_losses: list[float]
     items: list[int]
     samples: int
     seconds: float
     data_wait_seconds: float
+    tickets: list[int] = field(default_factory=list)
     loss_scale: float = 1.0
 
 
@@ -140,8 +141,8 @@ class StepSkipped:
     in_a_row: int
     skipped: int
     timesteps: list[float]
-    tickets: list[int]
     items: list[int]
+    tickets: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

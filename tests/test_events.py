@@ -44,6 +44,12 @@ def test_numbers_that_are_not_finite_become_null():
     assert json.loads(events.to_json(event, "run"))["timesteps"] == [None]
 
 
+def test_a_step_recorded_before_tickets_were_told_is_read():
+    record = json.loads(events.to_json(example(events.StepCompleted), "run"))
+    del record["tickets"]
+    assert events.from_json(json.dumps(record)).tickets == []
+
+
 @pytest.mark.parametrize("line", ["", "[]", "{", '{"event": "Unheard"}', '{"event": "Warned"}'])
 def test_what_is_no_event_is_refused(line):
     with pytest.raises(ValueError, match=r"."):

@@ -12,12 +12,14 @@ from PySide6.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QMessageBox,
+    QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
 from gui import theme
 from gui.document import Document, Origin
+from gui.editors.folding_row import FoldingRow
 from gui.engine.host import EngineHost
 from gui.engine.run_folders import RunFolder, list_runs, read_run, stored_settings
 from gui.engine.states import RunState, RunStatus
@@ -29,6 +31,24 @@ from gui.shell.compare import differences
 from gui.shell.compare_dialog import CompareDialog
 from gui.shell.form_page import PageHead
 from gui.words import counted
+
+_FOLD_PX = 860
+
+
+def _in_a_row(*buttons: QPushButton | None) -> QWidget:
+    """Return ``buttons`` side by side; None is the room that is left over, else at the end."""
+    part = QWidget()
+    row = QHBoxLayout(part)
+    row.setContentsMargins(0, 0, 0, 0)
+    row.setSpacing(theme.GAP_2)
+    for button in buttons:
+        if button is None:
+            row.addStretch(1)
+        else:
+            row.addWidget(button)
+    if None not in buttons:
+        row.addStretch(1)
+    return part
 
 
 class RunsPage(QWidget):
@@ -131,20 +151,11 @@ class RunsPage(QWidget):
         column.addWidget(self._list, 1)
         self.detail.body.addWidget(self.ending)
         self.detail.body.addWidget(self.compared)
-        row = QHBoxLayout()
-        row.setSpacing(theme.GAP_2)
-        for button in (
-            self.resume,
-            self.charts,
-            self.overlay,
-            self.compare,
-            self.take,
-            self.folder,
-        ):
-            row.addWidget(button)
-        row.addStretch(1)
-        row.addWidget(self.delete)
-        self.detail.body.addLayout(row)
+        actions = FoldingRow(_FOLD_PX)
+        actions.add(_in_a_row(self.resume, self.charts, self.overlay), 0)
+        others = _in_a_row(self.compare, self.take, self.folder, None, self.delete)
+        actions.add(others, 1)
+        self.detail.body.addWidget(actions)
         column.addWidget(self.detail)
         self._space = QWidget()
         column.addWidget(self._space, 1)

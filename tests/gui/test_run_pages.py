@@ -12,7 +12,7 @@ import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QColor, QImage
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QWidget
+from PySide6.QtWidgets import QPushButton, QWidget
 
 from aozora.config.checks import ticket_pool
 from aozora.config.codec import decode_config, encode_config
@@ -463,6 +463,16 @@ def test_runs_are_listed_newest_first_with_what_can_be_done(qtbot, document, hos
     with qtbot.waitSignal(page.charts_asked) as charts:
         QTest.mouseClick(page.charts, Qt.MouseButton.LeftButton)
     assert charts.args[0].name == "new"
+
+
+@pytest.mark.parametrize("width", [620, 740, 1000])
+def test_what_can_be_done_with_a_run_fits_into_the_page(qtbot, document, host, width):
+    some_runs(document)
+    page = shown(qtbot, RunsPage(document, host), width=width, height=600)
+    scan(qtbot, page, 2)
+    assert page.width() == width
+    for button in page.detail.findChildren(QPushButton):
+        assert button.width() >= button.sizeHint().width(), button.text()
 
 
 def test_without_runs_the_page_says_how_to_get_them(qtbot, document, host):
