@@ -12,6 +12,7 @@ import json
 import re
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from PySide6.QtCore import QTranslator
@@ -22,6 +23,7 @@ from PySide6.QtWidgets import (
     QLabel,
     QLineEdit,
     QMessageBox,
+    QPushButton,
     QWidget,
 )
 
@@ -63,7 +65,11 @@ def cut(widget):
     if isinstance(widget, RailEntry):
         needed = widget.sizeHint().width()
         return "" if widget.is_narrow or needed <= width else f"needs {needed} of {width}"
-    needed = metrics.horizontalAdvance(widget.text().replace("&", ""))
+    if isinstance(widget, QPushButton):
+        # With its icon and what the style keeps free.
+        needed = widget.sizeHint().width()
+    else:
+        needed = metrics.horizontalAdvance(widget.text().replace("&", ""))
     return f"needs {needed} of {width}" if needed > width else ""
 
 
@@ -112,6 +118,13 @@ class Walk:
                 self.app.processEvents()
         self.found.update(f"{place}: {fault}" for fault in faults(root))
 
+    def wait(self, is_so):
+        """Wait until something is so."""
+        end = time.monotonic() + 20
+        while not is_so() and time.monotonic() < end:
+            self.app.processEvents()
+        assert is_so()
+
     def pages(self, width):
         """Look at every page."""
         from gui.shell.page_list import page_specs
@@ -150,6 +163,29 @@ class Walk:
         dialog.show()
         self.look(dialog.windowTitle(), dialog)
         dialog.hide()
+
+
+def record_run(output):
+    """Record a run that has finished in ``output``; return its folder."""
+    from aozora.config.codec import encode_config
+    from aozora.config.schema import TrainConfig
+    from aozora.events import RunFinished, RunStarted, to_json
+    from tests.gui.fake_engine import step_event
+
+    folder = output / "runs" / "portrait-20260101-120000"
+    folder.mkdir(parents=True)
+    events = [
+        RunStarted(run_id="r", folder=str(folder)),
+        *(step_event(step, 20) for step in range(1, 21)),
+        RunFinished(reason="completed", step=20, skipped_steps=0, seconds=20.0),
+    ]
+    facts = {"run_id": "r", "name": "portrait", "started": "2026-01-01T12:00:00+0000"}
+    (folder / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    config = json.dumps(encode_config(TrainConfig()))
+    (folder / "config.json").write_text(config, encoding="utf-8")
+    lines = [to_json(event, "r", 1e9 + number) for number, event in enumerate(events)]
+    (folder / "events.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
 
 
 def lost_run():
@@ -219,9 +255,18 @@ def main(widths):
         with GarbageCollector(app):
             window = MainWindow(preferences)
             window.checker.pause(True)
-            window.document.set_values({"training.seed": 7, "loss.weighting": "min_snr"}, "some")
+            output = Path(folder, "output")
+            changes = {"training.seed": 7, "loss.weighting": "min_snr"}
+            window.document.set_values({**changes, "output.folder": str(output)}, "some")
             window.show()
             walk = Walk(app, window)
+            walk.pages(widths[0])
+            # Before the first run pages say what will be there; with one there is more to see.
+            recorded = record_run(output)
+            window.links.show_charts(recorded)
+            window.links.show_run(recorded)
+            walk.wait(lambda: window.pages.page("runs").table.run is not None)
+            walk.wait(lambda: window.pages.page("run").group.history.last_step == 20)
             for name in ("dark", "light", "contrast"):
                 preferences.change(theme=name)
                 for width in widths:
