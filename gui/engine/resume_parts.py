@@ -15,6 +15,7 @@ from gui.forms.controls import TonedLabel
 from gui.words import counted, tr, whole
 
 _MARK = 16
+TEXT_LEFT = _MARK + theme.GAP_2 + 4
 
 
 class Option(QRadioButton):
@@ -47,8 +48,7 @@ class Option(QRadioButton):
             painter.setBrush(theme.colour("accent"))
             painter.drawEllipse(middle, 4.0, 4.0)
         painter.setPen(theme.colour("text" if self.isEnabled() else "muted"))
-        left = _MARK + theme.GAP_2 + 4
-        room = QRectF(left, 0, self.width() - left, self.height())
+        room = QRectF(TEXT_LEFT, 0, self.width() - TEXT_LEFT, self.height())
         text = self.fontMetrics().elidedText(
             self.text(), Qt.TextElideMode.ElideRight, int(room.width())
         )

@@ -33,7 +33,7 @@ from gui.charts.numbers import DASH, short_number
 from gui.document import Document
 from gui.engine.host import EngineHost
 from gui.engine.resume_curve import ResumeCurve
-from gui.engine.resume_parts import CountField, Option, TicketChoice
+from gui.engine.resume_parts import TEXT_LEFT, CountField, Option, TicketChoice
 from gui.engine.resume_plan import (
     ResumePlan,
     moved_places,
@@ -69,7 +69,7 @@ class ResumeWizard(QDialog):
         self.setWindowTitle(self.tr("Resume"))
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose, False)
         room = self.screen().availableSize()
-        self.resize(min(780, room.width()), min(740, room.height()))
+        self.resize(min(780, room.width()), min(820, room.height()))
         self.head = PageHead(self.tr("Resume a run"), state.name)
         self.head.purpose.setToolTip(str(state))
         self.message = TonedLabel(self.tr("Reading the state …"))
@@ -162,21 +162,26 @@ class ResumeWizard(QDialog):
         group = QButtonGroup(self)
         for button in (self.stored, self.current):
             group.addButton(button)
-            self._choice.body.addWidget(button)
         self.stored.setChecked(True)
         self._length = QWidget()
         row = QHBoxLayout(self._length)
-        row.setContentsMargins(0, 0, 0, 0)
+        # Under the words of the choice it belongs to.
+        row.setContentsMargins(TEXT_LEFT, 0, 0, 0)
         label = TonedLabel(self.tr("Steps in all"), tone="text")
         label.setBuddy(self.steps)
         self.steps.setAccessibleName(self.tr("Steps in all"))
         row.addWidget(label)
         row.addWidget(self.steps)
         row.addStretch(1)
-        self._choice.body.addWidget(self._length)
-        self._choice.body.addWidget(self.curve)
-        self._choice.body.addWidget(self.tickets)
-        self._choice.body.addWidget(self.note)
+        for part in (
+            self.stored,
+            self._length,
+            self.current,
+            self.curve,
+            self.tickets,
+            self.note,
+        ):
+            self._choice.body.addWidget(part)
         inner.addWidget(self._choice)
         self._table_card = Card(self.tr("What differs"))
         self._table_card.body.addWidget(self.table)
