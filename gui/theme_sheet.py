@@ -50,10 +50,14 @@ QToolButton[plain="true"]:focus { border-color: palette(highlight); }
 QToolButton:focus { border: 1px solid palette(highlight); }
 QToolButton::menu-indicator { width: 0px; }
 QSlider { min-height: 20px; }
-QSlider::groove { height: 4px; border-radius: 2px; background: palette(mid); }
-QSlider::sub-page { border-radius: 2px; background: palette(highlight); }
+QSlider::groove {
+  height: 2px; border: 1px solid palette(mid); border-radius: 2px; background: palette(button);
+}
+QSlider::sub-page {
+  border: 1px solid palette(highlight); border-radius: 2px; background: palette(highlight);
+}
 QSlider::handle {
-  width: 12px; margin: -5px 0; border: 1px solid palette(highlight); border-radius: 7px;
+  width: 12px; margin: -6px 0; border: 1px solid palette(highlight); border-radius: 7px;
   background: palette(highlight);
 }
 QSlider::handle:hover, QSlider::handle:focus { border-color: palette(window-text); }

@@ -101,7 +101,8 @@ class Meter(QWidget):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
         rect = QRectF(self.rect())
-        painter.setBrush(theme.colour("border"))
+        # Of the same colour as what is done, only faint: a border can be brighter than it.
+        painter.setBrush(theme.colour(self._tone, 0.22))
         painter.drawRoundedRect(rect, 3, 3)
         if self._share > 0:
             painter.setBrush(theme.colour(self._tone))
