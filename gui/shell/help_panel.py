@@ -12,7 +12,7 @@ from gui.forms.controls import TonedLabel, rule
 from gui.forms.shapes import Shape, options_of, shape_of, value_text
 from gui.words import tr
 
-WIDTH = 264
+WIDTH = 260
 
 
 class HelpPanel(QScrollArea):
