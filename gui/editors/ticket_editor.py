@@ -52,7 +52,7 @@ class TicketEditor(QWidget):
         self.notice = TonedLabel()
         self.notice.setWordWrap(True)
         self.summary = TonedLabel()
-        self.summary.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.summary.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignTop)
         self.bins = Segments(self.tr("Bars"), [(str(n), str(n)) for n in BIN_COUNTS])
         self._soon = QTimer(self, interval=100, singleShot=True)
         self._build()

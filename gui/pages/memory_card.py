@@ -67,7 +67,7 @@ class MemoryBar(QWidget):
         painter.setFont(theme.number_font())
         painter.drawText(head, Qt.AlignmentFlag.AlignRight | middle, self._whole)
         x = 0.0
-        column = self.width() // 2
+        column = (self.width() - theme.GAP_5) // 2
         for number, (name, size) in enumerate(self._parts):
             colour = self._colour(number)
             width = self.width() * size / max(total, 1)
@@ -75,11 +75,11 @@ class MemoryBar(QWidget):
             painter.setBrush(colour)
             painter.drawRect(QRectF(x, _HEAD, max(1.0, width - 1.5), _BAR))
             x += width
-            left = column * (number % 2)
+            left = (self.width() - column) * (number % 2)
             top = _HEAD + _BAR + 8 + (number // 2) * _LINE
             painter.drawRoundedRect(QRectF(left, top + 5, 10, 10), 2, 2)
             painter.setPen(theme.colour("muted"))
-            line = QRect(left + 18, top, column - 34, _LINE)
+            line = QRect(left + 18, top, column - 18, _LINE)
             painter.drawText(line, Qt.AlignmentFlag.AlignLeft | middle, tr(name).capitalize())
             painter.drawText(line, Qt.AlignmentFlag.AlignRight | middle, memory_text(size))
 
