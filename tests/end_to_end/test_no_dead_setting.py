@@ -173,7 +173,8 @@ TURNED = [
     ("logging.diagnostics_every", 1),
 ]
 # Of an event, what is of the time, or named after it or after a folder.
-OF_TIME = {"seconds", "data_wait_seconds", "stall_seconds", "folder", "run_id", "state", "model"}
+OF_TIME = {"seconds", "data_wait_seconds", "stall_seconds", "expected_step_seconds"}
+OF_TIME |= {"folder", "run_id", "state", "model"}
 BY_THE_CLOCK = ("MemorySampled", "Progressed", "PhaseFinished")
 
 

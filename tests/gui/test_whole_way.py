@@ -24,7 +24,7 @@ STEPS, RESUMED_STEPS, BINS = 6, 9, 20
 HOSTS = ("process", "thread")
 # What depends on the time, and what is named after it or after a folder.
 OF_TIME = {"seconds", "data_wait_seconds", "stall_seconds", "folder", "run_id", "model", "state"}
-OF_TIME |= {"resumed_from", "removed"}
+OF_TIME |= {"resumed_from", "removed", "expected_step_seconds"}
 BY_THE_CLOCK = {"MemorySampled", "Progressed"}
 PICTURES = (
     *("1-start", "2-filled", "3-curve", "4-tickets", "5-before", "6-finished"),
