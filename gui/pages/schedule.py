@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from PySide6.QtCore import Slot
 from PySide6.QtWidgets import QWidget
 
 from aozora.config.lr_schedule import LrSchedule
@@ -11,8 +12,9 @@ from gui.document import Document
 from gui.editors.lr_edit import Run
 from gui.editors.lr_editor import LrEditor
 from gui.editors.run_length import PlannedRun, planned_run
+from gui.forms.controls import picture_button
 from gui.shell.form_page import FormPage
-from gui.words import tr
+from gui.words import tr, whole
 
 CURVE = "schedule.learning_rate"
 _WATCHED = frozenset(
@@ -39,7 +41,15 @@ class Page(FormPage):
         )
         super().__init__(document, tr("Schedule"), purpose, parent, is_wide=True)
         self._batches_per_epoch = 0
-        self._trained: tuple[int, float] | None = None
+        self._stopped_at: tuple[int, float] | None = None
+        self.rest = picture_button("resume", "")
+        self.rest.setCheckable(True)
+        self.rest.setToolTip(
+            tr("Locks what the stopped run has trained and shows where its rate goes on.")
+        )
+        self.rest.hide()
+        self.rest.toggled.connect(self._refresh)
+        self.head.buttons.addWidget(self.rest)
         self.editor = LrEditor()
         for widget in (self.editor.chart, self.editor.table):
             widget.setProperty("setting_path", CURVE)
@@ -53,9 +63,20 @@ class Page(FormPage):
         self._batches_per_epoch = count
         self._refresh()
 
-    def set_resume(self, step: int | None, rate: float = 0.0) -> None:
-        """Lock the part a run to be resumed has trained: ``step`` steps, the last at ``rate``."""
-        self._trained = None if step is None else (step, rate)
+    def offer_rest(self, stopped_at: tuple[int, float] | None) -> None:
+        """Offer to plan only what a stopped run has left.
+
+        Args:
+            stopped_at: Steps its newest save holds, and the rate of the last one; None if no run
+                can be resumed.
+        """
+        self._stopped_at = stopped_at
+        if stopped_at is None:
+            self.rest.setChecked(False)
+        else:
+            words = tr("Plan the rest, from step {0}").format(whole(stopped_at[0]))
+            self.rest.setText(f" {words}")
+        self.rest.setVisible(stopped_at is not None)
         self._refresh()
 
     def compare(self, schedule: LrSchedule | None) -> None:
@@ -78,17 +99,18 @@ class Page(FormPage):
         if paths & _WATCHED:
             self._refresh()
 
+    @Slot()
     def _refresh(self) -> None:
         value = self.document.value
         plan = self.plan()
-        trained = None
-        if self._trained is not None and plan.steps > 1:
-            trained = min((self._trained[0] - 1) / (plan.steps - 1), 1.0)
+        trained, stopped_at = None, self._stopped_at if self.rest.isChecked() else None
+        if stopped_at is not None and plan.steps > 1:
+            trained = min((stopped_at[0] - 1) / (plan.steps - 1), 1.0)
         saves = value("checkpoints.every_steps")
         saves = saves if isinstance(saves, int) else 0
         run = Run(plan.steps, plan.steps_per_epoch, saves, trained)
         self.editor.set_run(run, adam=value("optimizer.kind") in _ADAM_LIKE)
-        self.editor.set_resume(*(self._trained or (None, 0.0)))
+        self.editor.set_resume(*(stopped_at or (None, 0.0)))
         try:
             schedule = LrSchedule.from_json(value(CURVE))
         except (TypeError, ValueError):

@@ -39,6 +39,8 @@ class PageLinks(QObject):
         window.checker.changed.connect(self._estimated)
         window.document.history_changed.connect(self._compared)
         window.host.reported.connect(self._reported)
+        window.host.started.connect(self._offer_rest)
+        window.host.ended.connect(self._offer_rest)
         window.host.keeper.replaced.connect(self._history_replaced)
         window.pages.shown.connect(self._show_run_on)
 
@@ -56,6 +58,7 @@ class PageLinks(QObject):
             self._estimated()
             self._compared()
             self._show_applied()
+            self._offer_rest()
         elif key in (*_ESTIMATED, "layers"):
             self._estimated()
         elif key == "timesteps":
@@ -142,6 +145,21 @@ class PageLinks(QObject):
             steps, rates = thinned(places[first:], rates, _MOST_DOTS)
             total = history.plan.total_steps if history.plan is not None else history.last_step
             page.show_applied(steps.astype(int).tolist(), rates.tolist(), max(total, 1))
+
+    @Slot()
+    def _offer_rest(self) -> None:
+        """Let the curve of a run that stopped half-way be planned from where it stopped."""
+        page, host = self._page("schedule"), self._window.host
+        if page is None:
+            return
+        status, step = host.status, host.status.last_saved_step
+        steps = host.keeper.history.steps
+        row = int(np.searchsorted(steps.place("step"), step, side="right")) - 1
+        is_left = bool(status.state_file) and 0 < step < status.total_steps
+        if status.is_active or status.is_engine_alive or not is_left or row < 0:
+            page.offer_rest(None)
+        else:
+            page.offer_rest((step, float(steps.mean("lr")[row])))
 
     def _page(self, key: str) -> Any:
         pages = self._window.pages

@@ -503,12 +503,17 @@ def test_losing_the_mouse_is_a_release(chart, document):
 
 
 def test_the_trained_part_of_a_resumed_run_is_locked_and_jumps_are_named(page, document, chart):
-    page.set_resume(1000, 5e-6)
+    assert not page.rest.isVisibleTo(page)
+    page.offer_rest((1000, 5e-6))
+    assert page.rest.text().strip().startswith("Plan the rest, from step 1")
+    assert not any("jumps" in text for text in page.editor.remarks.texts())
+    page.rest.click()
     drag(chart, at(chart, 1), at(chart, 1) + QPoint(50, -50))
     assert curve(document).points == DEFAULT_POINTS
     assert "trained" in page.editor.notice.text()
     assert any("jumps" in text for text in page.editor.remarks.texts())
-    page.set_resume(None)
+    page.offer_rest(None)
+    assert not page.rest.isVisibleTo(page)
     assert not any("jumps" in text for text in page.editor.remarks.texts())
 
 

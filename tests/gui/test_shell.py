@@ -14,7 +14,14 @@ from PySide6.QtWidgets import QAbstractButton, QApplication, QLabel, QWidget
 
 from aozora.config.presets import shipped_presets
 from aozora.errors import Problem
-from aozora.events import MemorySampled, RunFinished, RunPlanned, RunStarted, StepCompleted
+from aozora.events import (
+    CheckpointSaved,
+    MemorySampled,
+    RunFinished,
+    RunPlanned,
+    RunStarted,
+    StepCompleted,
+)
 from gui import theme
 from gui.document import Document
 from gui.engine.figures import FigureKeeper, RunFigures
@@ -534,6 +541,31 @@ def test_a_run_that_died_is_offered_once(world, qtbot, tmp_path):
     qtbot.mouseClick(world.window.notices.about_session.close_button, Qt.MouseButton.LeftButton)
     assert world.window.notices.about_session.isHidden()
     assert world.preferences.now.dismissed == ("lost-1",)
+
+
+def test_the_rest_of_a_stopped_run_can_be_planned(make_world, qtbot, tmp_path):
+    saved = _event(CheckpointSaved, step=2, state="m2.pt")
+    end = RunFinished(reason="stopped", step=2, skipped_steps=0, seconds=1.0, state="m2.pt")
+    steps = [_event(StepCompleted, step=n, total_steps=4, lr=n * 1e-7, loss=0.5) for n in (1, 2)]
+    started = RunStarted(run_id="r", folder=str(tmp_path))
+    world = make_world([started, planned(), *steps, saved, end])
+    world.window.show()
+    world.make_ready()
+    world.window.show_page("schedule")
+    page = world.window.pages.page("schedule")
+    told = []
+    page.editor.set_resume = lambda *what: told.append(what)
+    world.window.desk.train()
+    qtbot.waitUntil(lambda: world.host.status.state is RunState.STOPPED)
+    assert page.rest.isHidden()
+    world.bodies[0].over.set()
+    qtbot.waitUntil(lambda: not page.rest.isHidden())
+    assert told[-1] == (None, 0.0)
+    page.rest.click()
+    assert told[-1] == (2, pytest.approx(2e-7))
+    world.window.desk.train()
+    assert page.rest.isHidden()
+    assert told[-1] == (None, 0.0)
 
 
 def test_setup_pages_show_what_the_run_has_applied(make_world, qtbot, tmp_path):
