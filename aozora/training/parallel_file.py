@@ -42,7 +42,6 @@ class ParallelFile:
         self._threads = ThreadPoolExecutor(
             threads if threads is not None else default_threads(),
             thread_name_prefix="state-part",
-            initializer=self._begin_thread,
         )
 
     def __enter__(self) -> ParallelFile:
@@ -89,14 +88,15 @@ class ParallelFile:
             waiting.append(parts)
         return [[(future.result(), size) for future, size in parts] for parts in waiting]
 
-    def _begin_thread(self) -> None:
-        self._own.handle = self._open()
-        self._handles.append(self._own.handle)
-
     def _open(self) -> io.FileIO:
         return io.FileIO(self._path, "r+b")
 
     def _write_part(self, position: int, part: memoryview) -> int:
+        # Opened here and not when the thread begins: there an error would only be told as a pool
+        # that cannot be used.
+        if not hasattr(self._own, "handle"):
+            self._own.handle = self._open()
+            self._handles.append(self._own.handle)
         _write(self._own.handle, position, part)
         return zlib.crc32(part)
 

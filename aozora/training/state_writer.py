@@ -83,7 +83,7 @@ class _Pickler(pickle.Pickler):
 
 
 class StateWriter:
-    """A state file that is being written. To be left by its ``with`` block before the file is.
+    """A state file that is being written, in a ``with`` block inside that of the file.
 
     Args:
         file: Where it goes, opened by its path; the name of the file is not in it.
@@ -91,7 +91,8 @@ class StateWriter:
 
     Raises:
         ValueError: if there is something else among the plain values.
-        OSError: if it cannot be written.
+        OSError: if the file cannot be opened once more, or at the beginning of the block, if it
+            cannot be written.
     """
 
     def __init__(self, file: BinaryIO, state: Mapping[str, Any]) -> None:
@@ -99,13 +100,19 @@ class StateWriter:
         raw = io.BytesIO()
         pickler = _Pickler(raw)
         pickler.dump(dict(state))
+        self._plain = raw.getvalue()
         self._missing = pickler.keys
         self._file = ParallelFile(file)
         self._zip = ZipStream(self._file)
-        self._add([("data.pkl", raw.getvalue()), ("byteorder", sys.byteorder.encode())])
 
     def __enter__(self) -> StateWriter:
-        """Return itself."""
+        """Write what comes first; return itself."""
+        try:
+            self._add([("data.pkl", self._plain), ("byteorder", sys.byteorder.encode())])
+        except BaseException as error:
+            # No block was entered that would end the threads.
+            self._file.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(

@@ -73,6 +73,20 @@ def test_an_error_of_a_thread_is_told_and_nothing_stays_open(tmp_path, monkeypat
         assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_thread_that_cannot_open_the_file_says_so(tmp_path, monkeypatch, content):
+    original, calls = ParallelFile._open, []
+
+    def fail(parallel):
+        calls.append(parallel)
+        if len(calls) > 1:
+            raise OSError(24, "Too many open files")
+        return original(parallel)
+
+    monkeypatch.setattr(ParallelFile, "_open", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        write(tmp_path / "a", content, 2)
+
+
 def test_a_disk_that_takes_less_at_a_time_gets_it_all(tmp_path, content):
     class Slow:
         def __init__(self):

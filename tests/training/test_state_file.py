@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from aozora.errors import CheckpointError
-from aozora.training import zip_stream
+from aozora.training import parallel_file, zip_stream
+from aozora.training.parallel_file import ParallelFile
 from aozora.training.state_file import STORAGES, FileTensor, read_state_file
 from aozora.training.state_writer import Slot, StateWriter, write_state
 
@@ -150,6 +151,24 @@ def test_a_state_with_a_tensor_missing_or_wrong_is_not_finished(tmp_path):
         writer.write([(slot, torch.zeros(2))])
         with pytest.raises(KeyError):
             writer.write([(slot, torch.zeros(2))])
+
+
+def test_nothing_stays_open_when_the_very_beginning_cannot_be_written(tmp_path, monkeypatch):
+    opened = []
+    original = ParallelFile._open
+    monkeypatch.setattr(
+        ParallelFile, "_open", lambda file: opened.append(original(file)) or opened[-1]
+    )
+
+    def fail(handle, position, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parallel_file, "_write", fail)
+    # Windows deletes no file that is open, so the error itself must not keep it so.
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "a.pt", {"weights": tensors()})
+    assert opened
+    assert all(handle.closed for handle in opened)
 
 
 @pytest.mark.parametrize("strange", [{1, 2}, b"bytes", os, torch.float32, 1j], ids=repr)
