@@ -7,6 +7,7 @@ computer to computer. The newest run of a model of the same size on the same car
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,10 @@ ENOUGH_STEPS = 30
 
 _MOST_STEPS = 200  # later ones say the same
 _MOST_RUNS = 20
-_EVENTS = ("RunPlanned", "StepCompleted", "MemorySampled")
+# Most lines are progress; the name stands in front of each.
+_BEGINNINGS = tuple(
+    f'{{"event": "{name}"' for name in ("RunPlanned", "StepCompleted", "MemorySampled")
+)
 
 # On one card, 23 runs with all kinds of settings came within 6% of the forecast of its memory.
 _MEMORY_SHARE = 0.06
@@ -120,11 +124,22 @@ def calibrate(output: Path, device: str, num_params: int) -> Calibration:
     return Calibration()
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a run expected."""
+
+    device: str
+    num_params: int
+    reserved: int
+    ram: int
+    seconds: float
+
+
 @dataclass
 class _Record:
     """What a run expected and what it took."""
 
-    plan: dict[str, Any] = field(default_factory=dict)
+    plan: _Plan | None = None
     seconds: list[float] = field(default_factory=list)
     reserved: int = 0
     ram: int = 0
@@ -133,7 +148,13 @@ class _Record:
         """Take a line of the record into account."""
         match event["event"]:
             case "RunPlanned":
-                self.plan = event
+                self.plan = _Plan(
+                    device=str(event["device_name"]),
+                    num_params=int(event["total_parameters"]),
+                    reserved=int(event["expected_reserved_bytes"]),
+                    ram=int(event["expected_host_bytes"]),
+                    seconds=float(event["expected_step_seconds"]),
+                )
             case "StepCompleted":
                 self.seconds.append(float(event["seconds"]))
             case "MemorySampled" if self.seconds:
@@ -145,21 +166,21 @@ class _Record:
         """Return whether it tells enough of a run of such a model on such a device."""
         plan = self.plan
         return (
-            len(self.seconds) >= ENOUGH_STEPS
-            and self.ram > 0
-            and plan.get("device_name") == device
-            and plan.get("total_parameters") == num_params
-            and all(plan.get(f"expected_{name}", 0) > 0 for name in ("host_bytes", "step_seconds"))
+            plan is not None
+            and (plan.device, plan.num_params) == (device, num_params)
+            and all(0 < figure < math.inf for figure in (plan.ram, plan.seconds, self.ram))
+            and len(self.seconds) >= ENOUGH_STEPS
         )
 
     def calibration(self, run: str) -> Calibration:
         """Return what was measured over what was expected."""
-        expected = self.plan["expected_reserved_bytes"]
+        plan = self.plan
+        assert plan is not None
         return Calibration(
             run=run,
-            reserved=self.reserved / expected if expected and self.reserved else 1.0,
-            ram=self.ram / self.plan["expected_host_bytes"],
-            seconds=statistics.median(self.seconds) / self.plan["expected_step_seconds"],
+            reserved=self.reserved / plan.reserved if plan.reserved and self.reserved else 1.0,
+            ram=self.ram / plan.ram,
+            seconds=statistics.median(self.seconds) / plan.seconds,
         )
 
 
@@ -169,7 +190,7 @@ def _read(path: Path) -> _Record:
     for event in _events(path):
         try:
             record.take(event)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
         if len(record.seconds) >= _MOST_STEPS:
             break
@@ -180,8 +201,7 @@ def _events(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
-                # Most lines are progress; the name stands in front of each.
-                if not line.startswith(tuple(f'{{"event": "{name}"' for name in _EVENTS)):
+                if not line.startswith(_BEGINNINGS):
                     continue
                 try:
                     event = json.loads(line)

@@ -102,6 +102,22 @@ def test_a_record_from_before_forecasts_of_pace_is_passed_over(record, tmp_path)
     assert calibrate(tmp_path, "", SIZE) == Calibration()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("expected_host_bytes", "much"),
+        ("expected_host_bytes", float("inf")),
+        ("expected_reserved_bytes", None),
+        ("expected_step_seconds", 0.0),
+        ("expected_step_seconds", float("nan")),
+    ],
+)
+def test_a_record_whose_forecast_is_damaged_is_passed_over(record, tmp_path, name, value):
+    damaged = json.dumps({**json.loads(plan()), name: value})
+    record("damaged", damaged, *usual()[2:])
+    assert calibrate(tmp_path, CARD, SIZE) == Calibration()
+
+
 def test_a_line_cut_off_at_the_end_of_a_killed_run_does_no_harm(record, tmp_path):
     record("killed", *usual(), '{"event": "StepComp')
     assert calibrate(tmp_path, CARD, SIZE).run == "killed"
