@@ -140,9 +140,14 @@ class ConfigQuestion(QObject):
         self.answered.emit(data, failure)
 
     def _remove_file(self) -> None:
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
-            self._file = None
+        file, self._file = self._file, None
+        if file is None:
+            return
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            # Windows deletes no file that is open, be it in a process that is just being ended.
+            log.warning("%s is left behind: %s", file, error)
 
 
 class RunChecker(QObject):

@@ -470,3 +470,26 @@ def test_the_file_that_hands_the_settings_over_is_removed(qtbot, qapp, monkeypat
     assert answered.args[0] is None
     assert not file.exists()
     assert not question.is_asking
+
+
+def test_a_file_that_is_still_open_elsewhere_does_not_keep_the_next_question_back(
+    qtbot, qapp, monkeypatch, caplog
+):
+    monkeypatch.setattr("gui.shell.checker.engine_program", lambda: "no-such-program")
+    question = ConfigQuestion()
+    left = []
+
+    def refuse(path, missing_ok=False):
+        left.append(path)
+        raise PermissionError(13, "The process cannot access the file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        for _ in range(2):
+            with qtbot.waitSignal(question.answered) as answered:
+                question.ask("dataset", {"schema": 1})
+            assert answered.args[0] is None
+    assert len(left) == 2
+    assert caplog.text.count("is left behind") == 2
+    for path in left:
+        path.unlink()
