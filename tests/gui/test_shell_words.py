@@ -19,6 +19,7 @@ from gui.shell import run_words
 from gui.shell.compare import as_text, differences
 from gui.shell.drops import kind_of_drop
 from gui.shell.estimate import (
+    MEASURED_STEPS,
     Estimate,
     facts,
     headline,
@@ -126,6 +127,12 @@ def test_a_range_is_read_as_one_figure_where_it_is_one():
     assert plain(60 * 65.0, 60 * 125.0) == "1 h 5 m - 2 h 5 m"
     assert plain(20.0, 20.1) == "about 20 s"
     assert plain(math.nan, 3.0) == ""
+
+
+def test_the_window_takes_a_run_at_its_word_when_the_engine_does():
+    from aozora.training.calibration import ENOUGH_STEPS
+
+    assert MEASURED_STEPS == ENOUGH_STEPS
 
 
 def test_what_the_ranges_rest_on_is_said():
