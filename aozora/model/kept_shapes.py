@@ -43,7 +43,6 @@ def read_shapes(path: Path) -> Shapes | None:
 def write_shapes(path: Path, shapes: Shapes) -> None:
     """Keep ``shapes`` in ``path``, if it can be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomic(path, shapes, sync=False)
     except OSError as error:
         log.warning("Could not keep the shapes in %s: %s", path, error)
