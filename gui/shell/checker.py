@@ -123,10 +123,15 @@ class ConfigQuestion(QObject):
     def ask(self, verb: str, config: Mapping[str, Any]) -> None:
         """Ask; an answer that is still to come to an earlier question never will."""
         self.drop()
-        handle, name = tempfile.mkstemp(prefix=f"aozora-{verb}-", suffix=".json")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(config, file)
-        self._file = Path(name)
+        try:
+            handle, name = tempfile.mkstemp(prefix=f"aozora-{verb}-", suffix=".json")
+            self._file = Path(name)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(config, file)
+        except OSError as error:
+            # As on a full disk; nothing can be asked then.
+            self._take(None, str(error))
+            return
         self._question.ask([verb, name, "--json"])
 
     def drop(self) -> None:

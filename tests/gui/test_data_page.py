@@ -493,3 +493,21 @@ def test_a_file_that_is_still_open_elsewhere_does_not_keep_the_next_question_bac
     assert caplog.text.count("is left behind") == 2
     for path in left:
         path.unlink()
+
+
+def test_a_question_that_cannot_be_written_down_is_answered_with_the_reason(
+    qtbot, qapp, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def refuse(config, file):
+        raise OSError(28, "No space left on device")
+
+    question = ConfigQuestion()
+    monkeypatch.setattr("gui.shell.checker.json.dump", refuse)
+    with qtbot.waitSignal(question.answered) as answered:
+        question.ask("dataset", {"schema": 1})
+    assert answered.args[0] is None
+    assert "No space left" in answered.args[1]
+    assert not list(tmp_path.iterdir())
+    assert not question.is_asking
