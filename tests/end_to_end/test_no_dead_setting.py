@@ -7,7 +7,6 @@ is compared, but for times, names and the settings themselves.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import shutil
@@ -238,8 +237,6 @@ def make(make_config, workshop, monkeypatch):
     machine = replace(with_memory(here, 8, 64), ram_free=60 * GIB)
     monkeypatch.setenv("XDG_CACHE_HOME", workshop.names["user_cache"])
     monkeypatch.setattr(check_room, "measure", lambda device: machine)
-    # More than half of such a small run would be looking for garbage.
-    monkeypatch.setattr(gc, "collect", lambda *generation: 0)
 
     def with_settings(*assignments):
         folders = json.dumps([{"path": workshop.names["pictures"]}])
