@@ -650,7 +650,10 @@ def command_for(verb, arguments):
     python = venv_python()
     if verb == "test":
         # Two files at a time; each computes with one thread, so that its bits are always the same.
-        workers = [] if {"-n", "--pdb"} & set(arguments) else ["-n", "2", "--dist", "loadfile"]
+        # In their order: files of few tests, which go last otherwise, may be long ones.
+        workers = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+        if {"-n", "--pdb"} & set(arguments):
+            workers = []
         return [python, "-m", "pytest", *workers, *arguments]
     if verb == "gui":
         return [python, "-m", "gui", *arguments]

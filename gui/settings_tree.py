@@ -174,7 +174,8 @@ def changed_paths(old: Overlay, new: Overlay) -> frozenset[str]:
 
 
 def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
-    if old == new and type(old) is type(new):
+    # Where another setting has a fault, a whole number stands as it was written: 0, not 0.0.
+    if old == new and isinstance(old, bool) is isinstance(new, bool):
         return
     if path in setting_paths() or not (isinstance(old, Mapping) and isinstance(new, Mapping)):
         yield path

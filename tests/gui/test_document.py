@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aozora.config.codec import decode_config, encode
@@ -245,6 +245,7 @@ _PATHS = st.sampled_from(sorted(setting_paths() - set(choices())))
 
 
 @given(st.dictionaries(_PATHS, st.integers(), max_size=6), _PATHS, st.integers())
+@example({"checkpoints.every_epochs": 0}, "checkpoints.dtype", 0)
 def test_setting_and_taking_away_a_value_touches_nothing_else(values, path, value):
     overlay = {}
     for where, item in values.items():
