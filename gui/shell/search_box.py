@@ -61,6 +61,10 @@ class _TwoLines(QStyledItemDelegate):
         painter.restore()
 
 
+# Tab is no wish to search, nor is focus that Qt moves on because a page with it was left.
+_WISHES = (Qt.FocusReason.MouseFocusReason, Qt.FocusReason.ShortcutFocusReason)
+
+
 class SearchBox(QLineEdit):
     """Type to find a setting or page; Enter goes there.
 
@@ -119,6 +123,7 @@ class SearchBox(QLineEdit):
             panel.raise_()
 
     def _close(self) -> None:
+        self._list.clear()
         if self._panel is not None:
             self._panel.hide()
 
@@ -133,7 +138,7 @@ class SearchBox(QLineEdit):
         """Follow the focus."""
         super().focusInEvent(event)
         self.selectAll()
-        if event.reason() != Qt.FocusReason.ActiveWindowFocusReason:
+        if event.reason() in _WISHES:
             self._look()
 
     def focusOutEvent(self, event: QFocusEvent) -> None:
@@ -148,6 +153,8 @@ class SearchBox(QLineEdit):
         if key in (Qt.Key.Key_Up, Qt.Key.Key_Down) and rows:
             move = 1 if key == Qt.Key.Key_Down else -1
             self._list.setCurrentRow((self._list.currentRow() + move) % rows)
+        elif key == Qt.Key.Key_Down:
+            self._look()
         elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and rows:
             self._take(self._list.currentItem())
         elif key == Qt.Key.Key_Escape:

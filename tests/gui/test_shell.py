@@ -148,6 +148,27 @@ def test_pages_are_made_when_they_are_first_shown(make_world):
     assert [s.key for s in page_specs() if world.window.pages.has(s.key)] == ["model"]
 
 
+def test_the_search_opens_when_it_is_wanted(world, qtbot):
+    window = world.window
+    window.show()
+    window.activateWindow()
+    search = window.top.search
+    for reason in (Qt.FocusReason.TabFocusReason, Qt.FocusReason.OtherFocusReason):
+        window.pages.setFocus()
+        search.setFocus(reason)
+        assert search.hasFocus()
+        assert search.found() == []
+        # What was found before is not taken by accident.
+        qtbot.keyClick(search, Qt.Key.Key_Return)
+        assert search.hasFocus()
+    qtbot.keyClick(search, Qt.Key.Key_Down)
+    assert search.found()
+    window.pages.setFocus()
+    assert search.found() == []
+    qtbot.keyClick(window, Qt.Key.Key_K, Qt.KeyboardModifier.ControlModifier)
+    assert search.found()
+
+
 def test_every_setting_is_reached_by_the_search(world, qtbot):
     qtbot.waitUntil(world.window.isActiveWindow)
     lost = []
