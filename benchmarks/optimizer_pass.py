@@ -65,11 +65,12 @@ def ours(rule: UpdateRule, moments: Moments, gradients: Place) -> dict[str, Any]
     sums = GradientSums(engine)
     optimizer = StreamedOptimizer(engine, seed=0)
     generator = torch.Generator("cuda").manual_seed(1)
-    sums.begin(0, is_last=True)
-    for name, parameter in parameters.items():
-        gradient = torch.randn(parameter.shape, device=device, generator=generator).mul_(1e-3)
-        sums._add_gradient(name, gradient.bfloat16())
-    sums.end()
+
+    def gradient(parameter: nn.Parameter) -> Tensor:
+        noise = torch.randn(parameter.shape, device=device, generator=generator)
+        return noise.mul_(1e-3).bfloat16()
+
+    sums.put({name: gradient(parameter) for name, parameter in parameters.items()})
     torch.cuda.synchronize()
     scale = torch.ones((), device=device)
     before = (engine.transfers.bytes_in, engine.transfers.bytes_out)

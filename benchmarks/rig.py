@@ -173,14 +173,13 @@ class Rig:
     def bare(self) -> Iterator[Callable[[dict[str, Tensor]], None]]:
         """Forward and backward alone, gradients dropped as they appear."""
         sums = self.memory.gradients
-        for handle in sums._handles:
-            handle.remove()
+        sums.detach()
 
         def drop(parameter: nn.Parameter) -> None:
             parameter.grad = None
 
-        parameters = list(self.memory.parameters.items())
-        handles = [p.register_post_accumulate_grad_hook(drop) for _, p in parameters]
+        parameters = self.memory.parameters.values()
+        handles = [p.register_post_accumulate_grad_hook(drop) for p in parameters]
 
         def run(inputs: dict[str, Tensor]) -> None:
             (self.loss(inputs) / self.micro_steps).backward()
@@ -188,10 +187,7 @@ class Rig:
         yield run
         for handle in handles:
             handle.remove()
-        sums._handles = [
-            p.register_post_accumulate_grad_hook(lambda p, n=name: sums._take(n, p))
-            for name, p in parameters
-        ]
+        sums.attach()
 
     def close(self) -> None:
         self.memory.optimizer.finish()

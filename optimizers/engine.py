@@ -23,7 +23,7 @@ from optimizers.layout import (
 )
 from optimizers.placement import Placement
 from optimizers.records import RecordShape, shape_record
-from optimizers.ring import Ring, aligned
+from optimizers.ring import Ring, aligned, least_ring_bytes
 from optimizers.rule import Moments, UpdateRule
 from optimizers.transfers import Transfers
 
@@ -113,7 +113,7 @@ class Engine:
         self.ring = self._new_ring()
 
     def _new_ring(self) -> Ring:
-        size = max(self.placement.ring_bytes, self._largest_piece())
+        size = max(self.placement.ring_bytes, self._least_ring_bytes())
         return Ring(size, self.device)
 
     def chunks(self) -> list[ChunkPlace]:
@@ -217,18 +217,18 @@ class Engine:
             itemsize += self.dtype.itemsize  # the narrower form in which gradients come and go
         return bucket.numel * itemsize
 
-    def _largest_piece(self) -> int:
-        """Return the most bytes that pass through the ring as one."""
-        largest = 0
+    def _least_ring_bytes(self) -> int:
+        passing, largest = 0, 0
         weight = self.dtype.itemsize
         for bucket in self.buckets():
             if not self.is_resident(bucket):
-                largest = max(largest, self.passing_bytes(bucket))
+                passing = max(passing, self.passing_bytes(bucket))
             for chunk in bucket.chunks:
                 size = self.record_shapes[chunk.index].num_bytes
                 size += chunk.numel * (self.sum_dtype.itemsize + weight)
                 largest = max(largest, size)
-        return aligned(largest) + 4096
+        at_once = self.placement.gradients == "nowhere"
+        return least_ring_bytes(passing, largest, at_once=at_once)
 
     def _chunk_bytes(self, chunk: ChunkPlace) -> int:
         """Return the size of a chunk's record, or of its summed gradient if that is larger."""

@@ -7,12 +7,14 @@ before backward reaches it, is added to there, and leaves again; both copies run
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from optimizers.arrivals import Arrivals
 from optimizers.backend import Event
 from optimizers.chunk import QUANT_BLOCK
 from optimizers.engine import Engine
@@ -76,14 +78,6 @@ class _Passing:
     is_narrow: bool = False
 
 
-@dataclass
-class _Waiting:
-    """Gradients of a bucket that have appeared and not been added yet."""
-
-    gradients: dict[str, Tensor] = field(default_factory=dict)
-    num_bytes: int = 0
-
-
 class GradientSums:
     """Takes gradients off the parameters during backward and sums them.
 
@@ -101,18 +95,15 @@ class GradientSums:
         self._dtype = engine.sum_dtype
         self._order = [b.index for b in reversed(engine.buckets())]
         self._buckets = {b.index: b for b in engine.buckets()}
-        self._bucket_of = {p.name: b for b in engine.buckets() for p in b.tensors}
-        self._places = {p.name: p for b in engine.buckets() for p in b.tensors}
+        nothing = torch.zeros(QUANT_BLOCK, dtype=engine.dtype, device=engine.device)
+        self._arrivals = {
+            b.index: Arrivals(b, nothing, engine.dtype.itemsize) for b in engine.buckets()
+        }
         self._resident: dict[int, Tensor] = {}
         self._resident_read: dict[int, Event] = {}
         self._parked: dict[int, _Parked] = {}
         self._passing: dict[int, _Passing] = {}
-        self._waiting: dict[int, _Waiting] = {}
-        self._missing: dict[int, set[str]] = {}
-        self._cuts = {b.index: _cuts(b) for b in engine.buckets()}
-        self._nothing = torch.zeros(QUANT_BLOCK, dtype=engine.dtype, device=engine.device)
         self._sizes = {b.index: engine.passing_bytes(b) for b in engine.buckets()}
-        self._has_padding = {index: None in names for index, (_, names) in self._cuts.items()}
         self._allocate()
         self._norms = torch.zeros(len(engine.parameters), dtype=torch.float32, device=engine.device)
         position = {name: i for i, name in enumerate(engine.parameters)}
@@ -130,12 +121,24 @@ class GradientSums:
         self.on_finished: FinishedBucket | None = None
         """When set, it receives the finished sums of each bucket of the last backward at once, and
         they are kept nowhere."""
-        self._handles = [
-            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                partial(self._take, name)
-            )
-            for name, parameter in engine.parameters.items()
-        ]
+        self._handles: list[RemovableHandle] = []
+        self.attach()
+
+    def attach(self) -> None:
+        """Take the gradients of all parameters from now on, as they appear."""
+        for arrivals in self._arrivals.values():
+            for name, slot in arrivals.slots.items():
+                hook = partial(self._take, arrivals, slot)
+                parameter = self._engine.parameters[name]
+                self._handles.append(
+                    parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+                )
+
+    def detach(self) -> None:
+        """Leave gradients where they appear from now on."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
     def _allocate(self) -> None:
         engine = self._engine
@@ -156,10 +159,8 @@ class GradientSums:
         if len(self._seen) == len(self._buckets):
             self._order = self._seen  # what backward did once, it does again
         self._seen = []
-        self._missing = {
-            index: {place.name for place in bucket.tensors}
-            for index, bucket in self._buckets.items()
-        }
+        for arrivals in self._arrivals.values():
+            arrivals.begin()
         self._ahead = []
         if micro_step > 0:
             self._ahead = [index for index in self._order if index in self._parked]
@@ -170,10 +171,10 @@ class GradientSums:
         for index in sorted(set(self._buckets) - set(self._seen)):
             bucket = self._buckets[index]
             passing = self._add_waiting(bucket)
-            for name in self._missing[index]:
-                if self._micro_step == 0:
-                    view = self._views(bucket, passing.total)[0][name]
-                    self._backend.compute.run(view.zero_)
+            if self._micro_step == 0:
+                parts = self._arrivals[index].split(passing.total)
+                for slot in self._arrivals[index].missing:
+                    self._backend.compute.run(parts[slot].zero_)
             self._finish(bucket, passing)
         self._drop_strays()
 
@@ -191,7 +192,8 @@ class GradientSums:
             if passing.lease is not None:
                 passing.lease.give_back(self._backend.compute.record())
         self._passing.clear()
-        self._waiting.clear()
+        for arrivals in self._arrivals.values():
+            arrivals.begin()
         self._drop_strays()
         self._seen, self._ahead = [], []
 
@@ -201,13 +203,15 @@ class GradientSums:
         Raises:
             ValueError: if a name or shape is not that of a parameter.
         """
+        parameters = self._engine.parameters
         for name, gradient in gradients.items():
-            place = self._places.get(name)
-            if place is None or place.shape != gradient.shape:
+            if name not in parameters or parameters[name].shape != gradient.shape:
                 raise ValueError(f"{name}: there is no parameter of that name and shape")
         self.begin(0, is_last=True)
-        for name, gradient in gradients.items():
-            self._add_gradient(name, gradient)
+        for arrivals in self._arrivals.values():
+            for name, slot in arrivals.slots.items():
+                if name in gradients:
+                    self._add_gradient(arrivals, slot, gradients[name])
         self.end()
 
     def norm(self) -> Tensor:
@@ -246,49 +250,41 @@ class GradientSums:
 
     def close(self) -> None:
         """Detach from the parameters and let go of the sums."""
-        for handle in self._handles:
-            handle.remove()
+        self.detach()
         self._resident.clear()
         self._parked.clear()
 
-    def _take(self, name: str, parameter: nn.Parameter) -> None:
+    def _take(self, arrivals: Arrivals, slot: int, parameter: nn.Parameter) -> None:
         gradient = parameter.grad
         assert gradient is not None
         parameter.grad = None
-        self._add_gradient(name, gradient)
+        self._add_gradient(arrivals, slot, gradient)
 
-    def _add_gradient(self, name: str, gradient: Tensor) -> None:
-        bucket = self._bucket_of[name]
-        missing = self._missing[bucket.index]
-        missing.remove(name)
-        waiting = self._waiting.get(bucket.index)
-        if waiting is None:
-            waiting = self._waiting[bucket.index] = _Waiting()
+    def _add_gradient(self, arrivals: Arrivals, slot: int, gradient: Tensor) -> None:
         # Many small additions cost more than a few large ones; what is large is not kept waiting.
-        waiting.gradients[name] = gradient
-        waiting.num_bytes += gradient.nbytes
-        if not missing:
-            self._finish(bucket, self._add_waiting(bucket))
-        elif waiting.num_bytes > _MOST_WAITING_BYTES:
-            self._add_waiting(bucket)
+        arrivals.take(slot, gradient)
+        if not arrivals.missing:
+            self._finish(arrivals.bucket, self._add_waiting(arrivals.bucket))
+        elif arrivals.num_bytes > _MOST_WAITING_BYTES:
+            self._add_waiting(arrivals.bucket)
 
     def _add_waiting(self, bucket: Bucket) -> _Passing:
         """Add what has appeared of a bucket to its sum."""
         passing = self._passing.get(bucket.index) or self._start(bucket)
         self._await_arrival(passing)
-        waiting = self._waiting.pop(bucket.index, None)
-        if waiting is None:
-            return passing
-        gradients = {name: value.reshape(-1) for name, value in waiting.gradients.items()}
+        arrivals = self._arrivals[bucket.index]
         is_small = self._engine.unit_of[bucket.unit].is_small
-        if len(gradients) == len(bucket.tensors) and (passing.narrow is not None or is_small):
-            parts = self._with_padding(bucket, gradients)
-            self._backend.compute.run(partial(self._add_at_once, bucket, passing, parts))
-        else:
-            self._backend.compute.run(partial(self._add_singly, bucket, passing, gradients))
+        if arrivals.is_whole and (passing.narrow is not None or is_small):
+            parts = arrivals.give_whole()
+            self._backend.compute.run(partial(self._add_at_once, passing, parts))
+        elif arrivals.num_bytes:
+            gradients = arrivals.give()
+            views = arrivals.split(passing.total)
+            targets = [views[slot] for slot in gradients]
+            self._backend.compute.run(partial(self._add_singly, targets, [*gradients.values()]))
         return passing
 
-    def _add_at_once(self, bucket: Bucket, passing: _Passing, parts: list[Tensor]) -> None:
+    def _add_at_once(self, passing: _Passing, parts: list[Tensor]) -> None:
         """Add all gradients of a bucket with two kernels, however many there are."""
         narrow, is_first = passing.narrow, self._micro_step == 0
         if is_first and narrow is not None and self._parked_dtype() == narrow.dtype:
@@ -301,23 +297,11 @@ class GradientSums:
         else:
             passing.total.add_(single)
 
-    def _with_padding(self, bucket: Bucket, gradients: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return the gradients in the order of the bucket, with zeros for what is in between."""
-        sizes, names = self._cuts[bucket.index]
-        return [
-            self._nothing[:size] if name is None else gradients[name]
-            for size, name in zip(sizes, names, strict=True)
-        ]
-
-    def _add_singly(
-        self, bucket: Bucket, passing: _Passing, gradients: Mapping[str, Tensor]
-    ) -> None:
-        views, _ = self._views(bucket, passing.total)
-        targets = [views[name] for name in gradients]
+    def _add_singly(self, targets: list[Tensor], gradients: list[Tensor]) -> None:
         if self._micro_step > 0:
-            torch._foreach_add_(targets, list(gradients.values()))
+            torch._foreach_add_(targets, gradients)
         else:
-            torch._foreach_copy_(targets, list(gradients.values()))
+            torch._foreach_copy_(targets, gradients)
 
     def _await_arrival(self, passing: _Passing) -> None:
         """Let the model's queue wait for a sum that comes from the host, once."""
@@ -343,18 +327,6 @@ class GradientSums:
         self._passing[bucket.index] = passing
         return passing
 
-    def _views(self, bucket: Bucket, total: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Return the parts of a sum that are tensors, flat, and those between them."""
-        sizes, names = self._cuts[bucket.index]
-        views: dict[str, Tensor] = {}
-        between = []
-        for name, view in zip(names, total.split_with_sizes(sizes), strict=True):
-            if name is None:
-                between.append(view)
-            else:
-                views[name] = view
-        return views, between
-
     def _passing_through(self, bucket: Bucket, lease: Lease | None = None) -> _Passing:
         engine, queues = self._engine, self._backend
         fetches = self._micro_step > 0
@@ -375,8 +347,8 @@ class GradientSums:
             narrow = lease.memory[wide:size].view(engine.dtype)
         if not fetches:
             # What stands between tensors is never written by a gradient, and must not be a NaN.
-            if self._has_padding[bucket.index]:
-                for part in self._views(bucket, total)[1]:
+            if self._arrivals[bucket.index].has_gaps:
+                for part in self._arrivals[bucket.index].split_gaps(total):
                     self._backend.compute.run(part.zero_)
             return _Passing(total, lease, narrow)
         parked = self._parked[bucket.index]
@@ -456,8 +428,9 @@ class GradientSums:
         return self._dtype
 
     def _measure(self, bucket: Bucket, total: Tensor) -> None:
-        views, _ = self._views(bucket, total)
-        parts = [views[place.name] for place in bucket.tensors]
+        arrivals = self._arrivals[bucket.index]
+        views = arrivals.split(total)
+        parts = [views[slot] for slot in arrivals.slots.values()]
         places = self._norm_places[bucket.index]
 
         def measure() -> None:
@@ -468,17 +441,7 @@ class GradientSums:
 
 
 def _round_to_bfloat16(values: Tensor) -> None:
-    values.copy_(values.to(torch.bfloat16))
-
-
-def _cuts(bucket: Bucket) -> tuple[list[int], list[str | None]]:
-    """Return the sizes of what a bucket is cut into, and which tensor each part is, if one."""
-    sizes: list[int] = []
-    names: list[str | None] = []
-    for place in bucket.tensors:
-        sizes.append(place.numel)
-        names.append(place.name)
-        if place.end > place.start + place.numel:
-            sizes.append(place.end - place.start - place.numel)
-            names.append(None)
-    return sizes, names
+    """Round float32 values in place, with no memory beside them."""
+    # A bfloat16 is the first half of a float32. Each element is read before its half is written.
+    values.view(torch.bfloat16)[1::2].copy_(values)
+    values.view(torch.int16)[0::2].zero_()

@@ -136,6 +136,19 @@ class Ring:
         return events
 
 
+def least_ring_bytes(bucket: int, chunk: int, *, at_once: bool) -> int:
+    """Return the size of the smallest ring that pieces of these sizes can pass through.
+
+    Args:
+        bucket: Most bytes of a bucket's gradients on their way.
+        chunk: Most bytes of a chunk's record, gradient and weights together.
+        at_once: Whether chunks are updated while their bucket's gradients are still lent.
+    """
+    bucket, chunk = aligned(bucket), aligned(chunk) + 3 * _ALIGNMENT
+    # Wherever in the ring the bucket is, one of the two parts beside it must take the chunk.
+    return bucket + 2 * chunk if at_once else max(bucket, chunk)
+
+
 def aligned(num_bytes: int) -> int:
     """Return ``num_bytes`` rounded up to what every part of a ring begins at."""
     return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT

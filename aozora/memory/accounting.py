@@ -18,7 +18,7 @@ from optimizers.chunk_update import SCRATCH_ELEMENTS
 from optimizers.host_memory import PAGE
 from optimizers.layout import SMALL_TENSOR, Unit, lay_out
 from optimizers.records import shape_record
-from optimizers.ring import aligned
+from optimizers.ring import aligned, least_ring_bytes
 from optimizers.rule import Moments, UpdateRule
 
 MIB = 2**20
@@ -204,21 +204,17 @@ class RunSizes:
         loose = [size for unit, size, travels in self.frozen if not (travels and unit in streamed)]
         return (self.small_flat, *flats, *loose)
 
-    def largest_piece(self, place: GradientPlace) -> int:
-        """Return the most bytes that pass through the ring as one; as the engine counts them."""
+    def ring_bytes(self, wanted: int, place: GradientPlace) -> int:
+        """Return the size of a ring of at least ``wanted`` bytes; as the engine makes it."""
         width = self.sum_itemsize + self.itemsize
-        largest = 0
+        passing, largest = 0, 0
         for unit in self.units:
             for record, numel in zip(unit.records, unit.chunks, strict=True):
                 largest = max(largest, record + numel * width)
             if place != "device":
-                passing = self.passing_itemsize
-                largest = max(largest, *(numel * passing for numel in unit.buckets), 0)
-        return aligned(largest) + 4096
-
-    def ring_bytes(self, wanted: int, place: GradientPlace) -> int:
-        """Return the size of a ring of at least ``wanted`` bytes: each piece must fit."""
-        return aligned(max(wanted, self.largest_piece(place)))
+                passing = max(passing, *(n * self.passing_itemsize for n in unit.buckets), 0)
+        least = least_ring_bytes(passing, largest, at_once=place == "nowhere")
+        return aligned(max(wanted, least))
 
     def bounce_bytes(self, place: GradientPlace) -> tuple[int, ...]:
         """Return the buffers through which memory that is not page-locked passes."""
