@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import threading
 import time
@@ -125,15 +126,20 @@ def median_seconds(work: Callable[[], object], repeats: int = 7, warm_up: int = 
     return statistics.median(times)
 
 
+def nvml_card() -> tuple[Any, Any]:
+    """Return NVML and its handle of the card that CUDA calls the first."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    number = int(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0])
+    return pynvml, pynvml.nvmlDeviceGetHandleByIndex(number)
+
+
 class DeviceUsed:
     """Peak of what the whole card has in use, beyond what was in use before this process."""
 
     def __init__(self) -> None:
-        import pynvml
-
-        pynvml.nvmlInit()
-        self._nvml = pynvml
-        self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        self._nvml, self._handle = nvml_card()
         self._idle = self._used()
         self.peak = 0
         self._ends = False

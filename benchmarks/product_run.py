@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import nvml_card
 from benchmarks.full_size_run import write_pictures
 
 GIB = 2**30
@@ -27,11 +28,8 @@ class Watch:
     """Peaks of the card in use, beyond what was in use before, and of a process's main memory."""
 
     def __init__(self) -> None:
-        import pynvml
-
-        pynvml.nvmlInit()
-        self._nvml, self._pid = pynvml, 0
-        self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        self._nvml, self._handle = nvml_card()
+        self._pid = 0
         self._idle = int(pynvml.nvmlDeviceGetMemoryInfo(self._handle).used)
         self._ends = False
         self.card = self.rss = 0
