@@ -19,6 +19,9 @@ from aozora.model.building import empty_unet, parameter_shapes
 from aozora.model.synthetic import FULL_SIZES, configs_of
 from optimizers.host_memory import register
 
+# Which card is meant by a number is then the same for CUDA and NVML.
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
 GIB = 2**30
 RESULTS = Path(__file__).parent / "results"
 

@@ -30,7 +30,7 @@ class Watch:
     def __init__(self) -> None:
         self._nvml, self._handle = nvml_card()
         self._pid = 0
-        self._idle = int(pynvml.nvmlDeviceGetMemoryInfo(self._handle).used)
+        self._idle = int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used)
         self._ends = False
         self.card = self.rss = 0
         self._thread = threading.Thread(target=self._poll, daemon=True)
