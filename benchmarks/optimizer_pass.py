@@ -190,7 +190,8 @@ def _velo(parameter: Tensor, gradient: Tensor, states: list[Tensor]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--short", action="store_true", help="fewer cases and repetitions")
+    parser.add_argument("--short", action="store_true", help="fewer cases of ours")
+    parser.add_argument("--only", nargs="+", default=[""], help="beginnings of names of cases")
     options = parser.parse_args()
     link = link_rates()
     ours_cases: list[tuple[str, UpdateRule, Moments, Place]] = [
@@ -218,6 +219,8 @@ def main() -> None:
     ]
     if options.short:
         ours_cases = [ours_cases[number] for number in (0, 1, 4, 5)]
+    ours_cases = [case for case in ours_cases if case[0].startswith(tuple(options.only))]
+    theirs = [case for case in theirs if case[0].startswith(tuple(options.only))]
     passes = {}
     for name, rule, moments, place in ours_cases:
         passes[name] = result = ours(rule, moments, place)
