@@ -99,17 +99,8 @@ def ours(rule: UpdateRule, moments: Moments, gradients: Place) -> dict[str, Any]
     return result
 
 
-def per_tensor(
-    kind: Literal["adamw", "scratch", "velo"], dtype: torch.dtype, *, waits: bool = False
-) -> dict[str, Any]:
-    """Time a pass in which each tensor's states pass through ordinary memory, one by one.
-
-    Args:
-        kind: ``adamw`` brings states over as they are and widens them on the card; ``scratch`` is
-            what the older Aozora does: all three are copied into float32 scratch of the card.
-        dtype: Of the states.
-        waits: Whether the host waits for the card after every tensor.
-    """
+def per_tensor(kind: Literal["adamw", "velo"], dtype: torch.dtype) -> dict[str, Any]:
+    """Time a pass in which each tensor's states pass through ordinary memory, one by one."""
     parameters = random_parameters()
     planes = 3 if kind == "velo" else 2
     states = {
@@ -125,21 +116,12 @@ def per_tensor(
         for name, p in parameters.items()
     }
 
-    largest = max(parameter.numel() for parameter in parameters.values())
-    scratch = [torch.empty(largest, device="cuda") for _ in range(3 * (kind == "scratch"))]
-
-    def update(name: str, parameter: Tensor) -> None:
-        if kind == "scratch":
-            _adamw_in_scratch(parameter, gradients[name], states[name], scratch)
-        else:
-            (_adamw if kind == "adamw" else _velo)(parameter, gradients[name], states[name])
+    update = _adamw if kind == "adamw" else _velo
 
     def step() -> None:
         with torch.no_grad():
             for name, parameter in parameters.items():
-                update(name, parameter)
-                if waits:
-                    torch.cuda.synchronize()
+                update(parameter, gradients[name], states[name])
 
     seconds = median_seconds(step, repeats=2, warm_up=1)
     torch.cuda.empty_cache()
@@ -157,23 +139,6 @@ def _adamw(parameter: Tensor, gradient: Tensor, states: list[Tensor]) -> None:
     parameter.copy_(weight)
     for state, value in zip(states, (m, v), strict=True):
         state.copy_(value.to(state.dtype))
-
-
-def _adamw_in_scratch(
-    parameter: Tensor, gradient: Tensor, states: list[Tensor], scratch: list[Tensor]
-) -> None:
-    views = [one[: parameter.numel()].view(parameter.shape) for one in scratch]
-    for view, source in zip(views, (*states, parameter), strict=True):
-        view.copy_(source)
-    m, v, weight = views
-    g = gradient.float()
-    weight.mul_(1 - LR * 0.01)
-    m.lerp_(g, 0.1)
-    v.mul_(0.999).addcmul_(g, g, value=0.001)
-    weight.addcdiv_(m, v.sqrt().add_(1e-8), value=-LR)
-    parameter.copy_(weight)
-    for state, value in zip(states, (m, v), strict=True):
-        state.copy_(value)
 
 
 def _velo(parameter: Tensor, gradient: Tensor, states: list[Tensor]) -> None:
@@ -207,14 +172,6 @@ def main() -> None:
     theirs: list[tuple[str, Callable[[], dict[str, Any]]]] = [
         ("per tensor, AdamW, bf16 states", lambda: per_tensor("adamw", torch.bfloat16)),
         ("per tensor, AdamW, fp32 states", lambda: per_tensor("adamw", torch.float32)),
-        (
-            "per tensor through fp32 scratch, AdamW, bf16 states in scratch",
-            lambda: per_tensor("scratch", torch.bfloat16),
-        ),
-        (
-            "per tensor through fp32 scratch, waiting, AdamW, fp32 states in scratch",
-            lambda: per_tensor("scratch", torch.float32, waits=True),
-        ),
         ("per tensor, VeloRMS, fp32 states", lambda: per_tensor("velo", torch.float32)),
     ]
     if options.short:

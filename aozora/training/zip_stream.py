@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from aozora.training.parallel_file import ParallelFile
 
@@ -165,12 +166,18 @@ def join_crc32(first: int, second: int, num_bytes: int) -> int:
     A checksum is what is left of a polynomial over GF(2) modulo P; the first run is in front of the
     second, so its polynomial counts times x^(8 ``num_bytes``).
     """
+    return _times(_shift(num_bytes), first) ^ second
+
+
+@lru_cache(maxsize=256)
+def _shift(num_bytes: int) -> int:
+    """Return x^(8 ``num_bytes``) modulo P; files have few lengths, and many runs of each."""
     factor, power = _ONE, 3  # x^(2^3) for each byte
     while num_bytes:
         if num_bytes & 1:
             factor = _times(_POWERS[power], factor)
         num_bytes, power = num_bytes >> 1, power + 1
-    return _times(factor, first) ^ second
+    return factor
 
 
 _POLYNOMIAL = 0xEDB88320  # P without x^32; the highest bit is the coefficient of x^0
