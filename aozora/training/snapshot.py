@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -74,6 +75,7 @@ class Snapshot:
         self._stage = stage
         self._changed = threading.Condition()
         self._is_abandoned = False
+        self._is_closed = False
         self.waited_seconds = 0.0
         pieces = optimizer.pieces()
         records = optimizer.records
@@ -86,6 +88,7 @@ class Snapshot:
             index: _Kept(SpareBlock(records[index].memory, records[index].pinned), records[index])
             for index in self._records
         }
+        self._record_sizes = [kept.block.memory.nbytes for kept in self._kept.values()]
         self.weights = self._add_weights(engine, optimizer.weights())
         for piece in pieces:
             slot = Slot.like(piece.values)
@@ -114,20 +117,25 @@ class Snapshot:
             AbandonedError: if `abandon` was called.
             OSError: if it cannot be written.
         """
-        try:
-            self._add_spare_memory()
-            for unit in self._in_order(self._units):
-                self._write(writer, self._units[unit])
-                with self._changed:
-                    del self._units[unit]
-                    self._changed.notify_all()
-            for index in self._in_order(self._records):
-                self._write(writer, self._records[index])
-                with self._changed:
-                    self._let_go(index)
-                    self._changed.notify_all()
-        finally:
-            self.close()
+        with ThreadPoolExecutor(1, thread_name_prefix="spare-memory") as threads:
+            try:
+                adding = threads.submit(self._add_spare_memory)
+                self._write_all(writer)
+            finally:
+                self.close()
+        adding.result()
+
+    def _write_all(self, writer: StateWriter) -> None:
+        for unit in self._in_order(self._units):
+            self._write(writer, self._units[unit])
+            with self._changed:
+                del self._units[unit]
+                self._changed.notify_all()
+        for index in self._in_order(self._records):
+            self._write(writer, self._records[index])
+            with self._changed:
+                self._let_go(index)
+                self._changed.notify_all()
 
     def _write(self, writer: StateWriter, tensors: _Tensors) -> None:
         # One group after the other is let go of: they may be all that keeps memory of a device.
@@ -146,12 +154,12 @@ class Snapshot:
         return reversed(order) if self._is_backward else iter(order)
 
     def _add_spare_memory(self) -> None:
-        # Page-locking takes long; nobody may have to wait for it.
-        blocks = self._spare.allocate([kept.block.memory.nbytes for kept in self._kept.values()])
-        with self._changed:
-            for block in blocks:
-                self._spare.give(block)
-            self._changed.notify_all()
+        """Add memory while it may be of use; the next snapshot adds what is missing then."""
+        while not self._is_closed and (blocks := self._spare.allocate(self._record_sizes)):
+            with self._changed:
+                for block in blocks:
+                    self._spare.give(block)
+                self._changed.notify_all()
 
     def _let_go(self, index: int) -> None:
         self._records.pop(index)
@@ -171,6 +179,7 @@ class Snapshot:
     def close(self) -> None:
         """Keep nothing any more."""
         with self._changed:
+            self._is_closed = True
             self._units.clear()
             for index in list(self._records):
                 self._let_go(index)

@@ -10,6 +10,8 @@ from optimizers.engine import Engine
 from optimizers.host_memory import PAGE, HostMemory
 from optimizers.ring import aligned
 
+_PORTION_BYTES = 2**30
+
 
 @dataclass(frozen=True, eq=False)
 class SpareBlock:
@@ -27,7 +29,7 @@ class SpareBlock:
 class SpareMemory:
     """A store of blocks; what a record had before goes into it when the record gets another.
 
-    Not safe to be used by several threads at once.
+    One thread may `allocate` while others `give` and `take`, one at a time.
 
     Args:
         engine: The run's memory.
@@ -38,28 +40,37 @@ class SpareMemory:
         self._engine = engine
         self._budget = budget_bytes
         self._host: HostMemory | None = None
+        self._size = 0
+        self._num_left = 0
         self._blocks: list[SpareBlock] = []
         self._whole: dict[int, SpareBlock] = {}
 
     def allocate(self, sizes: list[int]) -> list[SpareBlock]:
-        """Return new blocks for records of these sizes; none when called again."""
-        if self._host is not None or not sizes:
-            return []
+        """Return some more blocks, each for any record of these sizes; none when all are there.
+
+        Page-locking them takes long, which is why they come a portion at a time.
+        """
         engine = self._engine
-        size = aligned(max(sizes))
-        count = min(self._budget // size, len(sizes))
-        may_pin = engine.placement.pin_bytes > 0
-        self._host = HostMemory(engine.device, self._budget + PAGE if may_pin else 0)
-        if count == 0:
+        if self._host is None and sizes:
+            self._size = aligned(max(sizes))
+            self._num_left = min(self._budget // self._size, len(sizes))
+            may_pin = engine.placement.pin_bytes > 0
+            rounding = PAGE * self._num_left
+            self._host = HostMemory(engine.device, self._budget + rounding if may_pin else 0)
+        if self._host is None or self._num_left == 0:
             return []
+        size = self._size
+        count = min(self._num_left, max(1, _PORTION_BYTES // size))
+        self._num_left -= count
         whole = self._host.allocate(size * count)
         # Memory that the device cannot copy by itself needs buffers which may not be there.
         if engine.device.type == "cuda" and not whole.pinned and not engine.transfers.bounces:
+            self._num_left = 0
             return []
         parts = [whole.memory[start : start + size] for start in range(0, size * count, size)]
         blocks = [SpareBlock(memory, whole.pinned) for memory in parts]
         # A smaller record may have one for a while; it comes back in its full length.
-        self._whole = {block.memory.data_ptr(): block for block in blocks}
+        self._whole.update({block.memory.data_ptr(): block for block in blocks})
         return blocks
 
     def give(self, block: SpareBlock) -> None:

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from aozora.training import spare_memory
 from aozora.training.snapshot import AbandonedError, Snapshots
+from aozora.training.spare_memory import SpareMemory
 from aozora.training.state_file import read_state_file
 from aozora.training.state_writer import StateWriter, write_state
 from optimizers.adafactor import AdafactorRule
@@ -17,6 +19,7 @@ from optimizers.gradient_sums import GradientSums
 from optimizers.layout import SMALL_UNIT
 from optimizers.placement import Placement
 from optimizers.raven_adamw import RavenAdamWRule
+from optimizers.ring import aligned
 from optimizers.streamed import StreamedOptimizer
 from tests.fakes import LazyBackend
 
@@ -207,6 +210,43 @@ def test_records_that_are_not_yet_written_get_other_memory():
     run.step()
     assert all(run.optimizer.records[index].memory is diverted[index] for index in on_host)
     assert snapshot.waited_seconds == 0
+
+
+def test_memory_comes_in_portions_and_goes_on_where_it_stopped(monkeypatch):
+    monkeypatch.setattr(spare_memory, "_PORTION_BYTES", 1)
+    run = Run()
+    sizes = [r.memory.nbytes for r in run.optimizer.records.values() if not r.on_device]
+    spare, given = SpareMemory(run.engine, 2**20), []
+    while blocks := spare.allocate(sizes):
+        assert len(blocks) == 1
+        given += blocks
+        spare.give(blocks[0])
+    assert len(given) == len(sizes) == spare.num_blocks
+    assert len({block.memory.data_ptr() for block in given}) == len(sizes)
+    assert all(block.memory.nbytes >= max(sizes) for block in given)
+
+    few = SpareMemory(run.engine, 3 * aligned(max(sizes)))
+    assert [len(few.allocate(sizes)) for _ in range(5)] == [1, 1, 1, 0, 0]
+
+
+def test_a_save_that_ends_adds_no_more_memory(monkeypatch):
+    monkeypatch.setattr(spare_memory, "_PORTION_BYTES", 1)
+    run = Run()
+    first = run.snapshots.take()
+    original, asked = run.snapshots._spare.allocate, []
+
+    def allocate(sizes):
+        asked.append(len(sizes))
+        if len(asked) == 2:
+            first.close()
+        return original(sizes)
+
+    monkeypatch.setattr(run.snapshots._spare, "allocate", allocate)
+    first._add_spare_memory()
+    assert len(asked) == 2
+    run.snapshots.take()._add_spare_memory()
+    on_host = [record for record in run.optimizer.records.values() if not record.on_device]
+    assert run.snapshots._spare.num_blocks == len(on_host)
 
 
 def test_without_spare_memory_the_optimizer_waits_for_the_writer(tmp_path):
