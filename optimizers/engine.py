@@ -27,8 +27,6 @@ from optimizers.ring import Ring, aligned, least_ring_bytes
 from optimizers.rule import Moments, UpdateRule
 from optimizers.transfers import Transfers
 
-_BOUNCE_BUFFERS = 3
-
 
 class Engine:
     """Lays parameters out in flat units and owns what passes between host and device.
@@ -86,7 +84,7 @@ class Engine:
         bounce = 0
         if device.type == "cuda" and self.host_bytes() > placement.pin_bytes:
             bounce = max(self._chunk_bytes(chunk) for chunk in self.chunks())
-        self.transfers = Transfers(self.backend, self.host, bounce, _BOUNCE_BUFFERS)
+        self.transfers = Transfers(self.backend, self.host, bounce)
         self.weights: dict[str, Tensor] = {}
         for unit in self.units:
             self.weights[unit.name] = self._place_weights(unit)

@@ -9,6 +9,9 @@ from torch import Tensor
 from optimizers.backend import Backend, Event
 from optimizers.host_memory import HostMemory
 
+BUFFERS_EACH_WAY = 3
+"""How many pinned buffers ordinary memory passes through, in each direction."""
+
 
 class Transfers:
     """Copies both ways; ordinary memory passes through a few pinned buffers.
@@ -19,14 +22,11 @@ class Transfers:
         backend: The queues.
         host: Where the pinned buffers come from.
         bounce_bytes: Size of one of them: the largest copy of ordinary memory; 0 for none.
-        buffers: How many there are for each direction.
     """
 
-    def __init__(
-        self, backend: Backend, host: HostMemory, bounce_bytes: int, buffers: int = 3
-    ) -> None:
+    def __init__(self, backend: Backend, host: HostMemory, bounce_bytes: int) -> None:
         self._backend = backend
-        count = buffers if bounce_bytes else 0
+        count = BUFFERS_EACH_WAY if bounce_bytes else 0
         self._inward = deque(_Bounce(host, bounce_bytes) for _ in range(count))
         self._outward = deque(_Bounce(host, bounce_bytes) for _ in range(count))
         self.bytes_in = 0

@@ -20,6 +20,7 @@ from optimizers.layout import SMALL_TENSOR, Unit, lay_out
 from optimizers.records import shape_record
 from optimizers.ring import aligned, least_ring_bytes
 from optimizers.rule import Moments, UpdateRule
+from optimizers.transfers import BUFFERS_EACH_WAY
 
 MIB = 2**20
 GIB = 2**30
@@ -27,7 +28,6 @@ GIB = 2**30
 GradientPlace = Literal["device", "host", "nowhere"]
 SumFormat = Literal["float32", "bfloat16"]
 
-_BOUNCE_BUFFERS = 6
 STANDARD_PIXELS = 128 * 128
 
 
@@ -223,7 +223,7 @@ class RunSizes:
         for unit in self.units:
             for record, numel in zip(unit.records, unit.chunks, strict=True):
                 largest = max(largest, aligned(max(record, numel * width)))
-        return (largest,) * _BOUNCE_BUFFERS
+        return (largest,) * (2 * BUFFERS_EACH_WAY)
 
 
 def sizes_of(
