@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,16 +55,6 @@ class Batch:
     first_sample: int
     height: int
     width: int
-
-    def pinned(self) -> Batch:
-        """Return the batch in page-locked memory, from where copies to a GPU need no waiting."""
-        return replace(
-            self,
-            latents=self.latents.pin_memory(),
-            prompt_embeds=self.prompt_embeds.pin_memory(),
-            pooled_prompt_embeds=self.pooled_prompt_embeds.pin_memory(),
-            add_time_ids=self.add_time_ids.pin_memory(),
-        )
 
 
 class RamCache:
@@ -118,7 +108,6 @@ class BatchLoader:
         latent_shift: Subtracted from latents before scaling.
         latent_scale: Brings latents to unit size.
         ram_bytes: Memory for entries that are used again.
-        pin: Give batches in page-locked memory where there is a GPU.
 
     Raises:
         CacheError: if the embeddings of the empty caption cannot be read.
@@ -136,14 +125,12 @@ class BatchLoader:
         latent_shift: float = 0.0,
         latent_scale: float = 0.13025,
         ram_bytes: int = 512 << 20,
-        pin: bool = False,
     ) -> None:
         self._items = items
         self._latents = latents
         self._texts = texts
         self._shift = latent_shift
         self._scale = latent_scale
-        self._pin = pin and torch.cuda.is_available()
         self._ram = RamCache(ram_bytes)
         captions = dict.fromkeys([NULL_CAPTION, *(item.record.caption for item in items)])
         chunks = {caption: count_chunks(caption) for caption in captions}
@@ -169,7 +156,7 @@ class BatchLoader:
         texts = [self._text(index) for index in planned.items]
         records = [self._items[index] for index in planned.items]
         ids = [time_ids(item.record.height, item.record.width, item.fit) for item in records]
-        batch = Batch(
+        return Batch(
             latents=latents.sub_(self._shift).mul_(self._scale),
             prompt_embeds=torch.stack([hidden for hidden, _ in texts]),
             pooled_prompt_embeds=torch.stack([pooled for _, pooled in texts]),
@@ -180,7 +167,6 @@ class BatchLoader:
             height=records[0].fit.height,
             width=records[0].fit.width,
         )
-        return batch.pinned() if self._pin else batch
 
     def _latent(self, index: int) -> Tensor:
         entry = self._read(self._latents, self._latent_keys[index])

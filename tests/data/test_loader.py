@@ -153,10 +153,3 @@ def test_the_memory_cache_keeps_the_most_recent_within_its_limit():
         ram.get(key, lambda key=key: make(key))
         assert ram.used_bytes <= 100
     assert made == ["a", "b", "c", "b"]
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_batches_are_pinned_on_request(made):
-    items, _, _, make_loader = made
-    assert make_loader(pin=True).load(plan_of(items).batch(0)).latents.is_pinned()
