@@ -72,7 +72,12 @@ def _samples_of(
     old_steps, new_steps = (int(value_at(each, "training.steps")) for each in (stored, wanted))
     if old_epochs and new_epochs:
         return round(saved.total * new_epochs / old_epochs)
-    if old_epochs == new_epochs and old_steps == new_steps:
+    window = int(value_at(stored, "training.batch_size")) * int(
+        value_at(stored, "training.accumulation_steps")
+    )
+    # A run that was shortened while it finishes a longer pool ends before the pool does.
+    is_whole = saved.total <= samples + window * (old_steps - step)
+    if old_epochs == new_epochs and old_steps == new_steps and is_whole:
         return saved.total
     if new_epochs or not step:
         # From steps to epochs, or before the first step: nothing is known of the pace.

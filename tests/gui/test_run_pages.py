@@ -656,6 +656,15 @@ def test_each_rule_says_what_the_engine_would_draw(changes, choice):
         assert resumed.left_of_begun(1000, after.training.steps) == left.old
 
 
+def test_a_pool_longer_than_its_run_is_dealt_anew_when_that_is_chosen():
+    """It was shortened to 1,500 steps and finishes the pool of 2,000 that it had begun."""
+    shortened = stored(training__steps=1500, training__batch_size=1, training__accumulation_steps=1)
+    saved = state_tickets(stored(), 2000)
+    plan = plan_resume(shortened, shortened, 1000, samples=1000, tickets=saved)
+    assert plan.tickets["rebuild"] == TicketsLeft(0, 500, 1000)
+    assert plan.tickets["finish"] == TicketsLeft(500, 0, 500)
+
+
 def test_a_length_in_epochs_is_judged_by_its_own():
     config = stored(training__epochs=4.0)
     saved = state_tickets(config, 400)
