@@ -39,6 +39,9 @@ class ChartGroup(QObject):
         self._is_paused = False
         self._pace = DrawPace()
         self._drawn_version: object = None
+        self._waiting: list[TableChart] = []
+        self._waiting_span = (0.0, 1.0)
+        self._round_ms = 0.0
         self._pointed = math.nan
         self.timesteps = TimestepChart(parent)
         self.charts = [TableChart(spec, parent) for spec in chart_specs()]
@@ -49,6 +52,9 @@ class ChartGroup(QObject):
             chart.plot.pointed.connect(self._point)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._tick)
+        self._next = QTimer(self)
+        self._next.setSingleShot(True)
+        self._next.timeout.connect(self._go_on)
         theme.notifier().changed.connect(self._redraw)
 
     @property
@@ -127,8 +133,11 @@ class ChartGroup(QObject):
     @Slot()
     def _tick(self) -> None:
         # What moves under the pointer cannot be caught.
-        if not self._is_paused and not any(chart.plot.is_dragged for chart in self.charts):
-            self.refresh()
+        if self._is_paused or any(chart.plot.is_dragged for chart in self.charts):
+            return
+        # One chart after the other: what the user does in between need not wait for all of them.
+        if not self._waiting and self._begin_round():
+            self._go_on()
 
     def draw_all(self) -> None:
         """Draw those outside the visible part too, as for a picture of all of them."""
@@ -140,21 +149,49 @@ class ChartGroup(QObject):
     @Slot()
     def refresh(self) -> None:
         """Draw what can be seen if it is not what was drawn."""
+        if self._begin_round():
+            while self._waiting:
+                self._draw_next()
+            self._end_round()
+
+    def _begin_round(self) -> bool:
+        """Note what is to be drawn; return whether anything is."""
         version = (id(self._history), self._history.version, self._view)
         if version == self._drawn_version or not self._can_be_seen():
-            return
-        started = time.thread_time()
+            return False
         self._drawn_version = version
-        span = self._span()
+        self._round_ms = 0.0
+        self._waiting_span = self._span()
         for chart in self.charts:
             if chart.spec.is_optional:
                 chart.setVisible(chart.has_data(self._history))
-            if chart.isVisible() and not chart.visibleRegion().isEmpty():
-                chart.draw(self._history, self._view, span)
+        self._waiting = [
+            chart
+            for chart in self.charts
+            if chart.isVisible() and not chart.visibleRegion().isEmpty()
+        ]
+        return True
+
+    @Slot()
+    def _go_on(self) -> None:
+        if self._waiting:
+            self._draw_next()
+        if self._waiting:
+            self._next.start(0)
+        else:
+            self._end_round()
+
+    def _draw_next(self) -> None:
+        started = time.thread_time()
+        self._waiting.pop(0).draw(self._history, self._view, self._waiting_span)
+        self._round_ms += (time.thread_time() - started) * 1000
+
+    def _end_round(self) -> None:
+        self._next.stop()
         self.timesteps.draw(self._history)
         # Painting comes after this; what it took the last time stands for it.
         painted = sum(chart.plot.take_paint_ms() for chart in self.charts)
-        self._pace.drew((time.thread_time() - started) * 1000 + painted)
+        self._pace.drew(self._round_ms + painted)
         if self._timer.isActive() and self._timer.interval() != self._pace.interval_ms:
             self._timer.setInterval(self._pace.interval_ms)
         if math.isfinite(self._pointed):

@@ -234,6 +234,37 @@ def test_paused_charts_stand_still_until_they_go_on(page, host, qtbot):
     assert group.chart("loss")._items[0].xData[-1] == 230
 
 
+def last_drawn(page):
+    lines = [chart._items[0].xData for chart in page.group.charts if not chart.isHidden()]
+    return [line[-1] for line in lines if line is not None and len(line)]
+
+
+def test_live_charts_are_drawn_one_after_the_other(page, host, qtbot):
+    group, ends = page.group, []
+    group.drawn.connect(lambda: ends.append(last_drawn(page)))
+    before = last_drawn(page)
+    assert len(before) > 2
+    feed(host, *cases.steps(201, 230, 300))
+    group._tick()
+    assert sum(a != b for a, b in zip(before, last_drawn(page), strict=True)) == 1
+    group._tick()
+    assert sum(a != b for a, b in zip(before, last_drawn(page), strict=True)) == 1, "not yet again"
+    qtbot.waitUntil(lambda: bool(ends))
+    assert all(a != b for a, b in zip(before, ends[0], strict=True))
+
+
+def test_what_the_user_asks_for_is_drawn_at_once_in_the_middle_of_a_round(page, host, qtbot):
+    group, ends = page.group, []
+    group.drawn.connect(lambda: ends.append(last_drawn(page)))
+    feed(host, *cases.steps(201, 230, 300))
+    group._tick()
+    group.set_view(group.view.zoomed(50, 100))
+    assert len(ends) == 1
+    assert {x_range(page, chart.spec.key)[0] for chart in group.charts if chart.isVisible()} == {50}
+    QApplication.processEvents()
+    assert len(ends) == 1, "the round that was begun is over"
+
+
 def test_nothing_moves_while_a_box_is_drawn(page, host):
     plot = plot_of(page)
     drag(plot, pixel(plot, 50, 0.8), pixel(plot, 100, 0.2), release=False)
