@@ -217,7 +217,7 @@ def test_a_run_resumed_with_another_pool_draws_what_was_chosen(make_config, tmp_
         f"timesteps.distribution.weights={low}",
         f"timesteps.on_resume={on_resume}",
     ]
-    second = run(make_config(*changed, "checkpoints.every_steps=1"), resume="last")
+    second = run(make_config(*changed, "checkpoints.every_steps=4"), resume="last")
     old, new = ticket_pool(before), ticket_pool(make_config(*changed))
     drawn = [a + b for a, b in zip(bars_drawn(first, 10), bars_drawn(second, 10), strict=True)]
     assert drawn == of_type(second, RunPlanned)[0].ticket_counts
@@ -229,12 +229,14 @@ def test_a_run_resumed_with_another_pool_draws_what_was_chosen(make_config, tmp_
         assert bars_drawn(second, 10) == list(new.counts(18))
         assert "0 left of the pool the run had, then 18 of a new one" in told
 
-    # Going on again, before and after the second pool has begun, gives the same bits.
+    # Going on again gives the same bits, from before and after the pool's end at step 10.
     # A tensor of a state is read from its file when it is asked for, and the third part
     # replaces that file: the reference is a copy of it.
     kept = shutil.copyfile(of_type(second, CheckpointSaved)[-1].state, tmp_path / "reference.pt")
     reference = read_state(kept)
-    for saved in of_type(second, CheckpointSaved)[-3:-1]:
+    between = of_type(second, CheckpointSaved)[:-1]
+    assert [saved.step for saved in between] == [8, 12]
+    for saved in between:
         third = run(make_config(*changed), resume=Path(saved.state))
         assert_same_state(reference, read_state(Path(of_type(third, CheckpointSaved)[-1].state)))
         told = " ".join(event.text for event in of_type(third, Warned))
