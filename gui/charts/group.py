@@ -132,12 +132,12 @@ class ChartGroup(QObject):
 
     @Slot()
     def _tick(self) -> None:
-        # What moves under the pointer cannot be caught.
-        if self._is_paused or any(chart.plot.is_dragged for chart in self.charts):
-            return
         # One chart after the other: what the user does in between need not wait for all of them.
-        if not self._waiting and self._begin_round():
+        if not (self._is_paused or self._is_dragged() or self._waiting) and self._begin_round():
             self._go_on()
+
+    def _is_dragged(self) -> bool:
+        return any(chart.plot.is_dragged for chart in self.charts)
 
     def draw_all(self) -> None:
         """Draw those outside the visible part too, as for a picture of all of them."""
@@ -174,6 +174,11 @@ class ChartGroup(QObject):
 
     @Slot()
     def _go_on(self) -> None:
+        if self._is_dragged():
+            # What moves under the pointer cannot be caught; all is drawn when it is let go.
+            self._waiting.clear()
+            self._drawn_version = None
+            return
         if self._waiting:
             self._draw_next()
         if self._waiting:
@@ -188,7 +193,9 @@ class ChartGroup(QObject):
 
     def _end_round(self) -> None:
         self._next.stop()
+        started = time.thread_time()
         self.timesteps.draw(self._history)
+        self._round_ms += (time.thread_time() - started) * 1000
         # Painting comes after this; what it took the last time stands for it.
         painted = sum(chart.plot.take_paint_ms() for chart in self.charts)
         self._pace.drew(self._round_ms + painted)

@@ -276,6 +276,20 @@ def test_nothing_moves_while_a_box_is_drawn(page, host):
     assert x_range(page) == pytest.approx([50, 100], abs=1)
 
 
+def test_a_round_that_a_drag_begins_in_is_given_up(page, host, qtbot):
+    before = last_drawn(page)
+    feed(host, *cases.steps(201, 260, 300))
+    page.group._tick()
+    # Not by the mouse: its events would let the round go on first.
+    plot_of(page)._box.is_dragged = True
+    QApplication.processEvents()
+    assert sum(a != b for a, b in zip(before, last_drawn(page), strict=True)) == 1
+    plot_of(page)._box.is_dragged = False
+    with qtbot.waitSignal(page.group.drawn):
+        page.group._tick()
+    assert all(a != b for a, b in zip(before, last_drawn(page), strict=True))
+
+
 def test_zooming_out_ends_at_everything(page):
     plot = plot_of(page)
     page.group.set_view(page.group.view.zoomed(50, 150))
