@@ -75,7 +75,6 @@ class Snapshot:
         self._stage = stage
         self._changed = threading.Condition()
         self._is_abandoned = False
-        self._is_closed = False
         self.waited_seconds = 0.0
         pieces = optimizer.pieces()
         records = optimizer.records
@@ -155,7 +154,7 @@ class Snapshot:
 
     def _add_spare_memory(self) -> None:
         """Add memory while it may be of use; the next snapshot adds what is missing then."""
-        while not self._is_closed and (blocks := self._spare.allocate(self._record_sizes)):
+        while self._records and (blocks := self._spare.allocate(self._record_sizes)):
             with self._changed:
                 for block in blocks:
                     self._spare.give(block)
@@ -179,7 +178,6 @@ class Snapshot:
     def close(self) -> None:
         """Keep nothing any more."""
         with self._changed:
-            self._is_closed = True
             self._units.clear()
             for index in list(self._records):
                 self._let_go(index)
