@@ -94,7 +94,6 @@ class GradientSums:
         self._backend = engine.backend
         self._dtype = engine.sum_dtype
         self._order = [b.index for b in reversed(engine.buckets())]
-        self._buckets = {b.index: b for b in engine.buckets()}
         nothing = torch.zeros(QUANT_BLOCK, dtype=engine.dtype, device=engine.device)
         self._arrivals = {
             b.index: Arrivals(b, nothing, engine.dtype.itemsize) for b in engine.buckets()
@@ -156,7 +155,7 @@ class GradientSums:
         """Get ready for the gradients of backward number ``micro_step`` of a step, from 0."""
         self._micro_step = micro_step
         self._is_last = is_last
-        if len(self._seen) == len(self._buckets):
+        if len(self._seen) == len(self._arrivals):
             self._order = self._seen  # what backward did once, it does again
         self._seen = []
         for arrivals in self._arrivals.values():
@@ -168,14 +167,14 @@ class GradientSums:
 
     def end(self) -> None:
         """Finish the backward that `begin` began; parameters without a gradient count as zero."""
-        for index in sorted(set(self._buckets) - set(self._seen)):
-            bucket = self._buckets[index]
-            passing = self._add_waiting(bucket)
+        for index in sorted(set(self._arrivals) - set(self._seen)):
+            arrivals = self._arrivals[index]
+            passing = self._add_waiting(arrivals.bucket)
             if self._micro_step == 0:
-                parts = self._arrivals[index].split(passing.total)
-                for slot in self._arrivals[index].missing:
+                parts = arrivals.split(passing.total)
+                for slot in arrivals.missing:
                     self._backend.compute.run(parts[slot].zero_)
-            self._finish(bucket, passing)
+            self._finish(arrivals.bucket, passing)
         self._drop_strays()
 
     def _drop_strays(self) -> None:
@@ -368,7 +367,7 @@ class GradientSums:
     def _fetch_ahead(self) -> None:
         """Fetch sums in the order in which backward will need them, as far as there is room."""
         while self._ahead:
-            bucket = self._buckets[self._ahead[0]]
+            bucket = self._arrivals[self._ahead[0]].bucket
             lease = self._engine.ring.take(self._sizes[bucket.index])
             if lease is None:
                 return
