@@ -12,21 +12,23 @@ import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from aozora.memory.machine import room_within
 from aozora.model.tensor_file import bytes_of
 from aozora.training.snapshot import Snapshot, Snapshots
 from aozora.training.state_file import read_state_file
 from aozora.training.state_writer import StateWriter
 from aozora.training.zip_stream import FileSum
-from benchmarks.common import machine_facts, write_results
+from benchmarks.common import GIB, machine_facts, write_results
 from benchmarks.rig import Rig, layout
 
-MICRO_STEPS = 4
+_MARGIN_BYTES = GIB // 4  # what a step takes beyond what the process has between steps
 
 
 def checksums(rig: Rig) -> list[int]:
@@ -44,8 +46,31 @@ def write(snapshot: Snapshot, path: Path) -> FileSum:
             return writer.finish()
 
 
-def measure(rig: Rig, spare_bytes: int, path: Path) -> dict[str, Any]:
-    inputs = [rig.inputs(1, 1024, 1024) for _ in range(MICRO_STEPS)]
+class PeakMemory:
+    """The most main memory that this process had at once, while in a ``with`` block."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._process = psutil.Process()
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._poll)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def _poll(self) -> None:
+        while not self._ends.wait(0.005):
+            self.bytes = max(self.bytes, self._process.memory_info().rss)
+
+
+def measure(rig: Rig, ram_bytes: int, path: Path) -> dict[str, Any]:
+    """Save once. Copies may take what ``ram_bytes`` leave beside the process as it is."""
+    inputs = [rig.inputs(1, 1024, 1024) for _ in range(rig.micro_steps)]
 
     def step() -> float:
         started = time.monotonic()
@@ -53,9 +78,11 @@ def measure(rig: Rig, spare_bytes: int, path: Path) -> dict[str, Any]:
         return time.monotonic() - started
 
     before = [step() for _ in range(5)][2:]
-    snapshots = Snapshots(rig.memory.engine, rig.memory.optimizer, spare_bytes=spare_bytes)
     torch.cuda.synchronize()
     expected = checksums(rig)
+    rss = psutil.Process().memory_info().rss
+    room = partial(room_within, ram_bytes - _MARGIN_BYTES)
+    snapshots = Snapshots(rig.memory.engine, rig.memory.optimizer, room=room)
     started = time.monotonic()
     snapshot = snapshots.take()
     stall = time.monotonic() - started
@@ -66,11 +93,12 @@ def measure(rig: Rig, spare_bytes: int, path: Path) -> dict[str, Any]:
         seconds.append(time.monotonic() - started)
 
     thread = threading.Thread(target=work)
-    thread.start()
     during = []
-    while thread.is_alive():
-        during.append(step())
-    thread.join()
+    with PeakMemory() as peak:
+        thread.start()
+        while thread.is_alive():
+            during.append(step())
+        thread.join()
     num_bytes, total = seconds
     with zipfile.ZipFile(path) as archive:
         found = sorted(i.CRC for i in archive.infolist() if "/data/" in i.filename)
@@ -78,32 +106,38 @@ def measure(rig: Rig, spare_bytes: int, path: Path) -> dict[str, Any]:
     mapped = torch.load(path, weights_only=True, mmap=True)
     name = list(state["weights"])[-1]
     return {
-        "spare_bytes": spare_bytes,
+        "folder": str(path.parent),
+        "accumulation": rig.micro_steps,
+        "copied_bytes": snapshot.copied_bytes,
         "state_bytes": int(num_bytes),
         "seconds": total,
-        "stall_seconds": stall,
-        "waited_seconds": snapshot.waited_seconds,
+        "stall_seconds": stall + snapshot.waited_seconds,
         "step_seconds_before": before,
         "step_seconds_during": during,
         "is_the_state_of_its_moment": found == expected,
         "torch_reads_it": torch.equal(mapped["weights"][name], state["weights"][name].read()),
-        "rss_bytes": psutil.Process().memory_info().rss,
+        "rss_before_gib": rss / GIB,
+        "rss_peak_gib": peak.bytes / GIB,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--spare", type=float, nargs="+", default=[1.0, 0.0], help="GiB, of each")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--accumulation", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--ram", type=float, default=28.0, help="GiB, of the whole process")
+    folders = [Path(tempfile.gettempdir())]
+    parser.add_argument("--folder", type=Path, nargs="+", default=folders)
     options = parser.parse_args()
-    path = options.folder / "background_save.pt"
     results = []
-    rig = Rig(layout(gradients="device"), micro_steps=MICRO_STEPS)
-    for spare in options.spare:
-        results.append(measure(rig, int(spare * 2**30), path))
-        print(results[-1], flush=True)
-        path.unlink()
+    for accumulation in options.accumulation:
+        rig = Rig(layout(gradients="device"), micro_steps=accumulation)
+        for folder in options.folder:
+            path = folder / "background_save.pt"
+            results.append(measure(rig, int(options.ram * GIB), path))
+            print(results[-1], flush=True)
+            path.unlink()
+        rig.close()
     write_results("background_save", {"machine": machine_facts(), "saves": results}, options.out)
 
 

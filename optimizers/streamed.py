@@ -53,7 +53,7 @@ class Saving(Protocol):
         ...
 
     def before_record(self, record: Record) -> None:
-        """Return when ``record.memory`` may be written; it may be another memory then."""
+        """Return when ``record.memory`` may be written."""
         ...
 
 

@@ -53,7 +53,6 @@ class Coefficients:
         process_bytes: Main memory of the process before weights: libraries and CUDA's own.
         no_card_process_bytes: The same without a card. A run of 13 million weights is forecast to
             take 1.2 GiB with it; 0.9 to 1.1 were measured.
-        save_bytes: Main memory for what changes while it is being saved, if there is as much.
         batch_bytes: Main memory of one prepared sample.
         forward_flops: Of one sample, forward. Counted: 5.98e12 and 0.78e12 in attention.
         utilisation: Speed of the whole model as a share of a large matrix product's.
@@ -76,7 +75,6 @@ class Coefficients:
     margin_share: float = 0.03
     process_bytes: int = int(2.2 * GIB)
     no_card_process_bytes: int = int(0.8 * GIB)
-    save_bytes: int = 4 * GIB
     batch_bytes: int = 2 * MIB
     forward_flops: float = 6.76e12
     utilisation: float = 0.55

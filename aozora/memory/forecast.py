@@ -60,7 +60,6 @@ class Choice:
         device_records: Bytes of records that may stay on the device.
         ring: Wanted size of the ring.
         recompute: Which activations are computed twice.
-        for_saves: Main memory for what changes while it is being saved; page-locked like the rest.
     """
 
     streamed: frozenset[str] = frozenset()
@@ -69,7 +68,6 @@ class Choice:
     device_records: int = 0
     ring: int = 0
     recompute: RecomputePlan = field(default_factory=RecomputePlan)
-    for_saves: int = 0
 
 
 def beside_torch(machine: Machine, pinned: int, known: Coefficients = COEFFICIENTS) -> int:
@@ -229,7 +227,7 @@ class Forecaster:
         for size in sizes.records_on_device(choice.device_records):
             records.remove(size)
         bounce: tuple[int, ...] = ()
-        if self._machine.has_card and sum(weights) + sum(sums) + sum(records) > self._pins(choice):
+        if self._machine.has_card and sum(weights) + sum(sums) + sum(records) > self._pin_bytes:
             bounce = self._bounce_bytes(choice.gradients)
         return {
             "copy buffers": bounce,
@@ -237,10 +235,6 @@ class Forecaster:
             "gradients": sums,
             "optimizer states": tuple(records),
         }
-
-    def _pins(self, choice: Choice) -> int:
-        """Return the page-locked memory that is left when saves have theirs."""
-        return max(0, self._pin_bytes - choice.for_saves)
 
     def _ram(
         self, choice: Choice, blocks: Mapping[str, tuple[int, ...]]
@@ -251,12 +245,7 @@ class Forecaster:
         batch = known.batch_bytes * training.batch_size * (training.prefetch_batches + 1)
         batch = batch * self._facts.latent_pixels // STANDARD_PIXELS
         used = {name: sum(in_pages(part)) for name, part in blocks.items()}
-        parts = {
-            "programs and libraries": process,
-            "batches": batch,
-            **used,
-            "changes during saves": choice.for_saves,
-        }
+        parts = {"programs and libraries": process, "batches": batch, **used}
         if has_card:
             # Trained weights are read into main memory first, before sums and states are there.
             loading = self.sizes.trained * self.sizes.itemsize + process
@@ -267,11 +256,11 @@ class Forecaster:
         """Return what is page-locked: block after block, those left out that no longer fit."""
         if not self._machine.has_card:
             return 0
-        budget = left = self._pins(choice)
+        budget = left = self._pin_bytes
         for block in blocks:
             if block <= left:
                 left -= block
-        return budget - left + choice.for_saves
+        return budget - left
 
     def _disk(self) -> int:
         """Return the size of a save: the model file, and the state to go on from."""

@@ -115,6 +115,18 @@ def measure(device: torch.device, *, cache: Path | None = None) -> Machine:
     )
 
 
+def room_within(ram_limit: int) -> int:
+    """Return how much more main memory this process may take for a while, in bytes.
+
+    Half of what is free is left to the rest of the computer.
+
+    Args:
+        ram_limit: Most main memory of the whole process.
+    """
+    left = ram_limit - psutil.Process().memory_info().rss
+    return int(max(0, min(left, psutil.virtual_memory().available // 2)))
+
+
 def _card_memory(device: torch.device) -> tuple[int, int]:
     """Return what is free on a card, this process aside, and what it has."""
     torch.zeros(1, device=device)  # the context exists from here on

@@ -36,7 +36,6 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "fp16": torch.float16,
     "fp32": torch.float32,
 }
-_SHARE_FOR_SAVES = 16
 _COUNT_STEP = 4
 _ALL = 2**63  # bytes: no limit
 _SLOTS = 3
@@ -64,8 +63,8 @@ class MemoryPlan:
         ring_bytes: Device memory through which everything passes.
         recompute: Which activations are computed twice.
         recompute_budget_bytes: Activations that are stored beyond those of full recomputation.
-        pinned_bytes: Most main memory to page-lock, that for saves aside.
-        save_bytes: Main memory for what changes while it is being saved.
+        pinned_bytes: Most main memory to page-lock.
+        ram_limit: Most main memory of the whole process.
         device: Name of the card; empty for the processor.
         predicted: What it comes to.
         arrangement: What goes where, in plain words.
@@ -83,7 +82,7 @@ class MemoryPlan:
     recompute: RecomputePlan
     recompute_budget_bytes: int
     pinned_bytes: int
-    save_bytes: int
+    ram_limit: int
     device: str
     predicted: MemoryForecast
     arrangement: str
@@ -145,8 +144,8 @@ def plan_memory(config: TrainConfig, facts: UNetFacts, machine: Machine) -> Memo
         ring_bytes=choice.ring,
         recompute=choice.recompute,
         recompute_budget_bytes=forecaster.stored_bytes(choice),
-        pinned_bytes=max(0, limits.pinned - choice.for_saves),
-        save_bytes=choice.for_saves,
+        pinned_bytes=limits.pinned,
+        ram_limit=limits.ram,
         device=machine.device,
         predicted=predicted,
         arrangement=arrangement,
@@ -274,13 +273,9 @@ def _fill(choice: Choice, config: TrainConfig, forecaster: Forecaster, limits: L
     if section.states == "device":
         choice = replace(choice, device_records=records)
     forecast = forecaster.forecast(choice)
-    useful = min(COEFFICIENTS.save_bytes, sizes.state_bytes)
-    for_saves = min(useful, max(0, limits.ram - forecast.ram) // 2)
     if not limits.vram:
-        choice = replace(choice, for_saves=for_saves)
-        spare = limits.ram - forecast.ram - for_saves
+        spare = limits.ram - forecast.ram
         return _store(choice, spare, forecaster) if section.recompute == "auto" else choice
-    choice = replace(choice, for_saves=min(for_saves, limits.pinned // _SHARE_FOR_SAVES))
     spare = limits.vram - forecast.vram - _ROUNDING_BYTES
     if section.states == "auto":
         # Main memory comes first: without it nothing works at all.

@@ -241,7 +241,7 @@ class _Run:
             source=self._source,
             objective=self._objective,
             engine=prepared.memory.engine,
-            spare_bytes=memory_plan.save_bytes,
+            ram_limit=memory_plan.ram_limit,
             optimizer=prepared.memory.optimizer,
             scaler=prepared.scaler,
             position=self._position,

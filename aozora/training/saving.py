@@ -24,6 +24,7 @@ from aozora.config.sections import FileDtype
 from aozora.config.ticket_segments import SegmentedPool
 from aozora.errors import SaveError
 from aozora.events import CheckpointSaved, Warned
+from aozora.memory.machine import room_within
 from aozora.model.source import ModelSource
 from aozora.model.writer import SaveDtype, write_single_file
 from aozora.training.checkpointing import (
@@ -70,7 +71,7 @@ class Saver:
         source: The opened base model.
         objective: What is trained.
         engine: The run's memory.
-        spare_bytes: Host memory for what changes before it is written.
+        ram_limit: Most host memory of the process, with copies of what changes before it is saved.
         optimizer: Holds the exact weights in it.
         scaler: Loss scale.
         position: Where the run stands.
@@ -86,7 +87,7 @@ class Saver:
         source: ModelSource,
         objective: ObjectiveChoice,
         engine: Engine,
-        spare_bytes: int,
+        ram_limit: int,
         optimizer: StreamedOptimizer,
         scaler: LossScaler,
         position: Position,
@@ -98,7 +99,7 @@ class Saver:
         self._source = source
         self._objective = objective
         self._optimizer = optimizer
-        self._snapshots = Snapshots(engine, optimizer, spare_bytes=spare_bytes)
+        self._snapshots = Snapshots(engine, optimizer, room=partial(room_within, ram_limit))
         self._scaler = scaler
         self._position = position
         self._pool = pool

@@ -1,35 +1,38 @@
 """What a run holds at one moment, written to a file while training goes on.
 
 Nothing is copied beforehand. The optimizer asks before it changes weights or a record: what the
-writer has passed may change; a record that it has not passed gets other memory, and the old memory
-stays as it is until it has been written; when there is no other memory, the optimizer waits. The
-writer goes in the order of the optimizer's pass, so waiting is rare.
+writer has passed may change. The writer goes in the order of the optimizer's pass, so asking is
+mostly all. When the pass comes too early, what it will want next is copied to memory that is free
+for the time of the save; copying is many times faster than writing a file. What has no room waits
+for the writer.
 
-First come all weights, and records that stay on the device: these can only be waited for.
+First come all weights, and records that stay on the device.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from aozora.training.spare_memory import SpareBlock, SpareMemory
 from aozora.training.state_writer import Slot, StateWriter
 from optimizers.engine import Engine
 from optimizers.records import Record
 from optimizers.ring import aligned
 from optimizers.streamed import StreamedOptimizer
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
+
 _Tensors = deque[tuple[Slot, Tensor]]
+_Key = str | int  # a unit by its name; a record by the index of its chunk
 Stage = Callable[[list[Tensor]], list[Tensor]]
 """Brings tensors to the host, where they stay until it is called again."""
 
@@ -42,17 +45,26 @@ class AbandonedError(Exception):
     """The snapshot is no longer wanted."""
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """The memory that a record had when the snapshot was taken."""
+@dataclass(eq=False)
+class _Part:
+    """What the optimizer asks for at once, until it has been written.
 
-    block: SpareBlock
-    record: Record
+    Attributes:
+        tensors: What is still to be written of it.
+        num_bytes: Memory that a copy of all of it takes.
+        is_taken: Whether the writer is at it.
+        is_copied: Whether the tensors are copies, so that the optimizer may go on.
+    """
 
-    @property
-    def is_in_use(self) -> bool:
-        """Whether the record still has it."""
-        return self.record.memory is self.block.memory
+    tensors: _Tensors = field(default_factory=deque)
+    num_bytes: int = 0
+    is_taken: bool = False
+    is_copied: bool = False
+
+    def add(self, slot: Slot, values: Tensor) -> None:
+        """Add a tensor that is to be written at ``slot``."""
+        self.tensors.append((slot, values))
+        self.num_bytes += aligned(values.nbytes)
 
 
 class Snapshot:
@@ -62,50 +74,40 @@ class Snapshot:
         weights: A slot for the weights of every parameter, of its own dtype.
         optimizer: What `StreamedOptimizer.state_dict` returns, with a slot for every piece.
         waited_seconds: How long the optimizer has waited for the writer so far.
+        copied_bytes: How much was copied so that it need not wait longer.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        optimizer: StreamedOptimizer,
-        spare: SpareMemory,
-        stage: Stage,
+        self, engine: Engine, optimizer: StreamedOptimizer, stage: Stage, room: Callable[[], int]
     ) -> None:
-        self._spare = spare
         self._stage = stage
+        self._room = room
+        self._to_copy: deque[_Key] | None = None  # until the optimizer has had to wait
         self._changed = threading.Condition()
         self._is_abandoned = False
         self.waited_seconds = 0.0
-        pieces = optimizer.pieces()
-        records = optimizer.records
-        state: dict[str, dict[str, list[Slot]]] = {}
-        self._units: dict[str, _Tensors] = {unit.name: deque() for unit in engine.units}
-        self._records: dict[int, _Tensors] = {
-            chunk.index: deque() for chunk in engine.chunks() if not records[chunk.index].on_device
-        }
-        self._kept = {
-            index: _Kept(SpareBlock(records[index].memory, records[index].pinned), records[index])
-            for index in self._records
-        }
-        self._record_sizes = [kept.block.memory.nbytes for kept in self._kept.values()]
-        self.weights = self._add_weights(engine, optimizer.weights())
-        for piece in pieces:
-            slot = Slot.like(piece.values)
-            state.setdefault(piece.parameter, {}).setdefault(piece.plane, []).append(slot)
-            tensors = self._records.get(piece.record)
-            if tensors is None:
-                tensors = self._units[records[piece.record].chunk.unit]
-            tensors.append((slot, piece.values))
-        self.optimizer: dict[str, Any] = {**optimizer.facts(), "state": state}
-        self._is_backward = engine.placement.gradients == "nowhere"
-
-    def _add_weights(self, engine: Engine, weights: dict[str, Tensor]) -> dict[str, Slot]:
-        slots = {}
+        self.copied_bytes = 0
+        self.weights: dict[str, Slot] = {}
+        units: dict[_Key, _Part] = {unit.name: _Part() for unit in engine.units}
+        values = optimizer.weights()
         for unit in engine.units:
             for place in unit.tensors:
-                slots[place.name] = Slot.like(weights[place.name])
-                self._units[unit.name].append((slots[place.name], weights[place.name]))
-        return slots
+                slot = self.weights[place.name] = Slot.like(values[place.name])
+                units[unit.name].add(slot, values[place.name])
+        records = optimizer.records
+        on_host: dict[_Key, _Part] = {
+            chunk.index: _Part() for chunk in engine.chunks() if not records[chunk.index].on_device
+        }
+        state: dict[str, dict[str, list[Slot]]] = {}
+        for piece in optimizer.pieces():
+            slot = Slot.like(piece.values)
+            state.setdefault(piece.parameter, {}).setdefault(piece.plane, []).append(slot)
+            part = on_host.get(piece.record) or units[records[piece.record].chunk.unit]
+            part.add(slot, piece.values)
+        self.optimizer: dict[str, Any] = {**optimizer.facts(), "state": state}
+        # What the optimizer comes to first, first.
+        in_order = reversed if engine.placement.gradients == "nowhere" else iter
+        self._parts = {key: some[key] for some in (units, on_host) for key in in_order(list(some))}
 
     def write(self, writer: StateWriter) -> None:
         """Write all tensors, once; what has been written may change from then on.
@@ -116,24 +118,22 @@ class Snapshot:
             AbandonedError: if `abandon` was called.
             OSError: if it cannot be written.
         """
-        with ThreadPoolExecutor(1, thread_name_prefix="spare-memory") as threads:
+        with ThreadPoolExecutor(1, thread_name_prefix="state-copy") as threads:
             try:
-                adding = threads.submit(self._add_spare_memory)
+                copying = threads.submit(self._copy)
                 self._write_all(writer)
             finally:
                 self.close()
-        adding.result()
+        copying.result()
 
     def _write_all(self, writer: StateWriter) -> None:
-        for unit in self._in_order(self._units):
-            self._write(writer, self._units[unit])
+        for key in list(self._parts):
             with self._changed:
-                del self._units[unit]
-                self._changed.notify_all()
-        for index in self._in_order(self._records):
-            self._write(writer, self._records[index])
+                part = self._parts[key]
+                part.is_taken = True
+            self._write(writer, part.tensors)
             with self._changed:
-                self._let_go(index)
+                del self._parts[key]
                 self._changed.notify_all()
 
     def _write(self, writer: StateWriter, tensors: _Tensors) -> None:
@@ -147,24 +147,43 @@ class Snapshot:
             staged = self._stage([values.detach() for _, values in group])
             writer.write([(slot, values) for (slot, _), values in zip(group, staged, strict=True)])
 
-    def _in_order(self, parts: dict[T, _Tensors]) -> Iterator[T]:
-        """Return what the optimizer comes to first, first."""
-        order = list(parts)
-        return reversed(order) if self._is_backward else iter(order)
-
-    def _add_spare_memory(self) -> None:
-        """Add memory while it may be of use; the next snapshot adds what is missing then."""
-        while self._records and (blocks := self._spare.allocate(self._record_sizes)):
+    def _copy(self) -> None:
+        """Copy what is wanted, part after part; in a thread of its own."""
+        while (found := self._next_to_copy()) is not None:
+            part, tensors = found
+            try:
+                memory = torch.empty(part.num_bytes, dtype=torch.uint8)
+            except RuntimeError as error:  # what torch raises when the system gives no memory
+                log.warning("Training may wait for the save, no memory to copy to: %s", error)
+                return
+            copies = _copies([values for _, values in tensors], memory)
             with self._changed:
-                for block in blocks:
-                    self._spare.give(block)
-                self._changed.notify_all()
+                if not part.is_taken:
+                    slots = (slot for slot, _ in tensors)
+                    part.tensors = deque(zip(slots, copies, strict=True))
+                    part.is_copied = True
+                    self.copied_bytes += part.num_bytes
+                    self._changed.notify_all()
 
-    def _let_go(self, index: int) -> None:
-        self._records.pop(index)
-        kept = self._kept.pop(index)
-        if not kept.is_in_use:
-            self._spare.give(kept.block)
+    def _next_to_copy(self) -> tuple[_Part, list[tuple[Slot, Tensor]]] | None:
+        """Return what is to be copied next, when something is; None when there is no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._to_copy is not None or not self._parts)
+            while self._to_copy:
+                part = self._parts.get(self._to_copy.popleft())
+                if part is not None and not part.is_taken:
+                    return part, list(part.tensors)
+        return None
+
+    def _choose_what_to_copy(self) -> deque[_Key]:
+        """Return as much of the end as there is room for; the writer will come to it last."""
+        room = self._room()
+        chosen: deque[_Key] = deque()
+        for key, part in reversed(self._parts.items()):
+            if part.is_taken or (room := room - part.num_bytes) < 0:
+                break
+            chosen.appendleft(key)
+        return chosen
 
     def abandon(self) -> None:
         """Let the writer end soon; may be called by any thread."""
@@ -178,41 +197,31 @@ class Snapshot:
     def close(self) -> None:
         """Keep nothing any more."""
         with self._changed:
-            self._units.clear()
-            for index in list(self._records):
-                self._let_go(index)
+            self._parts.clear()
             self._changed.notify_all()
 
     def before_weights(self, unit: str) -> None:
         """Return when the weights of ``unit`` may change."""
-        with self._changed:
-            self._wait_for(lambda: unit not in self._units)
+        self._wait_for(unit)
 
     def before_record(self, record: Record) -> None:
-        """Return when ``record.memory`` may be written; it may be another memory then."""
-        index = record.chunk.index
+        """Return when ``record.memory`` may be written."""
+        self._wait_for(record.chunk.index)
 
+    def _wait_for(self, key: _Key) -> None:
         def is_free() -> bool:
-            kept = self._kept.get(index)
-            return kept is None or not kept.is_in_use or self._divert(record)
+            part = self._parts.get(key)
+            return part is None or part.is_copied
 
         with self._changed:
-            self._wait_for(is_free)
-
-    def _divert(self, record: Record) -> bool:
-        """Give the record other memory if there is some."""
-        block = self._spare.take(record.memory.nbytes)
-        if block is None:
-            return False
-        record.memory, record.pinned = block.memory, block.pinned
-        return True
-
-    def _wait_for(self, holds: Callable[[], bool]) -> None:
-        if holds():
-            return
-        started = time.monotonic()
-        self._changed.wait_for(holds)
-        self.waited_seconds += time.monotonic() - started
+            if is_free():
+                return
+            started = time.monotonic()
+            if self._to_copy is None:
+                self._to_copy = self._choose_what_to_copy()
+                self._changed.notify_all()
+            self._changed.wait_for(is_free)
+            self.waited_seconds += time.monotonic() - started
 
 
 class Snapshots:
@@ -221,13 +230,16 @@ class Snapshots:
     Args:
         engine: The run's memory.
         optimizer: Works in it.
-        spare_bytes: Most memory to add for records that change before they are written.
+        room: Says how much main memory copies may take now, in bytes; asked once a snapshot, when
+            training would have to wait.
     """
 
-    def __init__(self, engine: Engine, optimizer: StreamedOptimizer, *, spare_bytes: int) -> None:
+    def __init__(
+        self, engine: Engine, optimizer: StreamedOptimizer, *, room: Callable[[], int]
+    ) -> None:
         self._engine = engine
         self._optimizer = optimizer
-        self._spare = SpareMemory(engine, spare_bytes)
+        self._room = room
         self._stage = _stage_for(engine.device)
         self._current: Snapshot | None = None
         optimizer.saving = self
@@ -238,7 +250,7 @@ class Snapshots:
         The one before must have been written or abandoned.
         """
         self._current = None
-        self._current = Snapshot(self._engine, self._optimizer, self._spare, self._stage)
+        self._current = Snapshot(self._engine, self._optimizer, self._stage, self._room)
         return self._current
 
     def before_weights(self, unit: str) -> None:
@@ -247,7 +259,7 @@ class Snapshots:
             snapshot.before_weights(unit)
 
     def before_record(self, record: Record) -> None:
-        """Return when ``record.memory`` may be written; it may be another memory then."""
+        """Return when ``record.memory`` may be written."""
         if (snapshot := self._current) is not None:
             snapshot.before_record(record)
 
@@ -268,16 +280,38 @@ class _CudaStage:
         self._memory = torch.empty(0, dtype=torch.uint8)
 
     def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
-        sizes = [aligned(values.nbytes) if values.is_cuda else 0 for values in tensors]
-        if self._memory.numel() < sum(sizes):
-            self._memory = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=True)
-        staged, start = [], 0
+        on_device = [values for values in tensors if values.is_cuda]
+        needed = sum(aligned(values.nbytes) for values in on_device)
+        if self._memory.numel() < needed:
+            self._memory = torch.empty(needed, dtype=torch.uint8, pin_memory=True)
+        places = iter(_places(self._memory, on_device))
         with torch.cuda.stream(self._stream):
-            for values, size in zip(tensors, sizes, strict=True):
-                if size:
-                    memory = self._memory[start : start + values.nbytes]
-                    place = memory.view(values.dtype).view(values.shape)
-                    values, start = place.copy_(values, non_blocking=True), start + size
-                staged.append(values)
+            staged = [
+                next(places).copy_(values, non_blocking=True) if values.is_cuda else values
+                for values in tensors
+            ]
         self._stream.synchronize()
         return staged
+
+
+def _copies(tensors: Sequence[Tensor], memory: Tensor) -> list[Tensor]:
+    """Return copies on the host, in ``memory``."""
+    places = _places(memory, tensors)
+    for place, values in zip(places, tensors, strict=True):
+        if values.is_cuda:
+            # Not behind the work of training: what is copied does not change before this returns.
+            with torch.cuda.stream(torch.cuda.Stream(values.device)):  # type: ignore[no-untyped-call]
+                place.copy_(values.detach())
+        else:
+            place.copy_(values.detach())
+    return places
+
+
+def _places(memory: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return a place in ``memory`` (uint8, 1-D) for each of ``tensors``, of its dtype and shape."""
+    places, start = [], 0
+    for values in tensors:
+        place = memory[start : start + values.nbytes]
+        places.append(place.view(values.dtype).view(values.shape))
+        start += aligned(values.nbytes)
+    return places

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -13,7 +14,7 @@ import torch
 from aozora.memory import machine as room
 from aozora.memory.accounting import GIB
 from aozora.memory.fit import with_memory
-from aozora.memory.machine import USUAL_RATES, measure, rate_of
+from aozora.memory.machine import USUAL_RATES, measure, rate_of, room_within
 
 CPU = torch.device("cpu")
 
@@ -106,3 +107,19 @@ def test_a_computer_that_is_only_asked_about():
     larger = with_memory(asked, 12, None)
     assert larger.ram_total == 32 * GIB
     assert with_memory(here, None, None) == here
+
+
+def test_what_is_taken_for_a_while_stays_within_the_limit_and_leaves_half_of_what_is_free(
+    monkeypatch,
+):
+    def with_free(available):
+        memory = SimpleNamespace(available=available)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+
+    own = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=3 * GIB))
+    monkeypatch.setattr(psutil, "Process", lambda: own)
+    with_free(40 * GIB)
+    assert room_within(10 * GIB) == 7 * GIB
+    with_free(4 * GIB)
+    assert room_within(10 * GIB) == 2 * GIB
+    assert room_within(2 * GIB) == 0

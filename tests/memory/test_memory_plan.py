@@ -72,7 +72,8 @@ def test_a_plan_stays_within_its_limits_or_says_what_is_short(
     assert (forecast.vram > limits.vram) == ("memory.vram_limit" in short)
     assert (forecast.ram > limits.ram) == ("memory.ram_limit" in short)
     assert forecast.pinned <= machine.pin_limit
-    assert plan.pinned_bytes + plan.save_bytes <= machine.pin_limit
+    assert plan.pinned_bytes <= machine.pin_limit
+    assert plan.ram_limit == limits.ram
     assert forecast.vram == sum(size for _, size in forecast.vram_parts)
     assert forecast.ram == sum(size for _, size in forecast.ram_parts)
     assert all(size > 0 for _, size in (*forecast.vram_parts, *forecast.ram_parts))
@@ -169,7 +170,7 @@ def test_limits_in_the_settings_are_kept(facts):
     plan = plan_memory(config, facts, computer(24, 64))
     assert plan.shortfalls == ()
     assert plan.predicted.vram <= 6 * GIB
-    assert plan.pinned_bytes + plan.save_bytes <= 10 * GIB
+    assert plan.pinned_bytes <= 10 * GIB
     short = plan_memory(configured("memory.ram_limit=12"), facts, computer(8, 64))
     assert "memory.ram_limit" in [problem.path for problem in short.shortfalls]
     assert all(problem.remedy for problem in short.shortfalls)

@@ -65,7 +65,7 @@ class Saved:
             source=SimpleNamespace(facts=SimpleNamespace(num_bytes=0)),
             objective=SimpleNamespace(prediction=None, name="epsilon", zero_terminal_snr=False),
             engine=self.run.engine,
-            spare_bytes=2**20,
+            ram_limit=2**40,
             optimizer=self.run.optimizer,
             scaler=LossScaler(enabled=False),
             position=self.position,

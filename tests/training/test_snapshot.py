@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import threading
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
-from aozora.training import spare_memory
+from aozora.training import snapshot as snapshot_room
 from aozora.training.snapshot import AbandonedError, Snapshots
-from aozora.training.spare_memory import SpareMemory
 from aozora.training.state_file import read_state_file
 from aozora.training.state_writer import StateWriter, write_state
 from optimizers.adafactor import AdafactorRule
@@ -19,7 +21,6 @@ from optimizers.gradient_sums import GradientSums
 from optimizers.layout import SMALL_UNIT
 from optimizers.placement import Placement
 from optimizers.raven_adamw import RavenAdamWRule
-from optimizers.ring import aligned
 from optimizers.streamed import StreamedOptimizer
 from tests.fakes import LazyBackend
 
@@ -39,7 +40,7 @@ UNITS = {name: name.split(".")[0] for name in SHAPES}
 class Run:
     """Four steps of training, with whatever happens in between."""
 
-    def __init__(self, dtype=torch.bfloat16, backend=None, rule=None, *, spare=2**20, **changes):
+    def __init__(self, dtype=torch.bfloat16, backend=None, rule=None, *, room=2**20, **changes):
         generator = torch.Generator().manual_seed(0)
         self.parameters = {
             name: nn.Parameter((0.02 * torch.randn(shape, generator=generator)).to(dtype))
@@ -61,7 +62,7 @@ class Run:
         )
         self.sums = GradientSums(self.engine)
         self.optimizer = StreamedOptimizer(self.engine, seed=42)
-        self.snapshots = Snapshots(self.engine, self.optimizer, spare_bytes=spare)
+        self.snapshots = Snapshots(self.engine, self.optimizer, room=lambda: room)
         self.steps = 0
 
     def step(self):
@@ -153,17 +154,17 @@ ARRANGEMENTS = {
 }
 
 
-@pytest.mark.parametrize("spare", [0, 10_000, 2**20], ids=["waits", "both", "diverts"])
+@pytest.mark.parametrize("room", [0, 10_000, 2**20], ids=["waits", "both", "copies"])
 @pytest.mark.parametrize(
     ("dtype", "seed"),
     [(torch.bfloat16, None), (torch.bfloat16, 1), (torch.float16, 2), (torch.float32, 3)],
 )
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 def test_what_is_written_during_three_steps_is_the_state_before_them(
-    tmp_path, arrangement, seed, dtype, spare
+    tmp_path, arrangement, seed, dtype, room
 ):
     backend = None if seed is None else LazyBackend(seed)
-    run = Run(dtype, backend, spare=spare, **ARRANGEMENTS[arrangement])
+    run = Run(dtype, backend, room=room, **ARRANGEMENTS[arrangement])
     still = Run(dtype, **ARRANGEMENTS[arrangement])
     for _ in range(2):
         run.step()
@@ -194,63 +195,110 @@ def pause(seconds):
     return threading.Event().wait(seconds)
 
 
-def test_records_that_are_not_yet_written_get_other_memory():
+class Stopped:
+    """A save whose writer has begun and does not go on before it is told to."""
+
+    def __init__(self, run, path):
+        self.snapshot, self.pace = run.snapshots.take(), threading.Semaphore(0)
+        self._join = in_thread(lambda: run.write(self.snapshot, path, PacedWriter, pace=self.pace))
+
+    def finish(self):
+        for _ in range(1000):
+            self.pace.release()
+        self._join()
+
+
+def test_what_is_not_yet_written_is_copied_when_the_optimizer_comes_to_it(tmp_path):
     run = Run()
     run.step()
+    run.write_now(tmp_path / "still.pt")
     before = {index: record.memory for index, record in run.optimizer.records.items()}
-    snapshot = run.snapshots.take()
-    snapshot._add_spare_memory()
-    snapshot._units.clear()
-    run.step()
+    save = Stopped(run, tmp_path / "a.pt")
+    save.pace.release()  # the writer is at the first unit, which is not copied any more
+    stepping = in_thread(run.step)
+    pause(0.05)
+    for _ in range(20):
+        save.pace.release()
+    stepping()
     run.optimizer.finish()
-    on_host = [i for i, record in run.optimizer.records.items() if not record.on_device]
-    assert len(on_host) > 5
-    assert all(run.optimizer.records[index].memory is not before[index] for index in on_host)
-    diverted = {index: run.optimizer.records[index].memory for index in on_host}
+    parts = save.snapshot._parts.values()
+    assert sum(part.is_copied for part in parts) > 8
+    assert all(part.is_copied or part.is_taken for part in parts)
+    assert save.snapshot.copied_bytes >= sum(part.num_bytes for part in parts if part.is_copied)
+    assert all(run.optimizer.records[index].memory is before[index] for index in before)
+    save.finish()
+    assert loaded(tmp_path / "a.pt") == loaded(tmp_path / "still.pt")
+
+
+def test_nothing_is_copied_when_the_writer_is_ahead(tmp_path):
+    run = Run()
     run.step()
-    assert all(run.optimizer.records[index].memory is diverted[index] for index in on_host)
+    snapshot = run.snapshots.take()
+    run.write(snapshot, tmp_path / "a.pt")
+    run.step()
+    assert snapshot.copied_bytes == 0
     assert snapshot.waited_seconds == 0
 
 
-def test_memory_comes_in_portions_and_goes_on_where_it_stopped(monkeypatch):
-    monkeypatch.setattr(spare_memory, "_PORTION_BYTES", 1)
+def test_what_comes_last_is_copied_when_there_is_not_room_for_all():
     run = Run()
-    sizes = [r.memory.nbytes for r in run.optimizer.records.values() if not r.on_device]
-    spare, given = SpareMemory(run.engine, 2**20), []
-    while blocks := spare.allocate(sizes):
-        assert len(blocks) == 1
-        given += blocks
-        spare.give(blocks[0])
-    assert len(given) == len(sizes) == spare.num_blocks
-    assert len({block.memory.data_ptr() for block in given}) == len(sizes)
-    assert all(block.memory.nbytes >= max(sizes) for block in given)
-
-    few = SpareMemory(run.engine, 3 * aligned(max(sizes)))
-    assert [len(few.allocate(sizes)) for _ in range(5)] == [1, 1, 1, 0, 0]
+    snapshot = run.snapshots.take()
+    parts = list(snapshot._parts)
+    needed = [snapshot._parts[key].num_bytes for key in parts[-3:]]
+    for room, expected in ((sum(needed), parts[-3:]), (sum(needed) - 1, parts[-2:]), (0, [])):
+        snapshot._room = lambda room=room: room
+        assert list(snapshot._choose_what_to_copy()) == expected
 
 
-def test_a_save_that_ends_adds_no_more_memory(monkeypatch):
-    monkeypatch.setattr(spare_memory, "_PORTION_BYTES", 1)
+def test_copies_are_given_back_as_they_are_written(tmp_path):
     run = Run()
-    first = run.snapshots.take()
-    original, asked = run.snapshots._spare.allocate, []
+    run.step()
+    save = Stopped(run, tmp_path / "a.pt")
+    stepping = in_thread(run.step)
+    pause(0.05)
+    save.pace.release(20)
+    stepping()
+    copies = [
+        weakref.ref(values)
+        for part in save.snapshot._parts.values()
+        if part.is_copied
+        for _, values in part.tensors
+    ]
+    assert len(copies) > 20
+    save.finish()
+    gc.collect()
+    assert not any(copy() is not None for copy in copies)
 
-    def allocate(sizes):
-        asked.append(len(sizes))
-        if len(asked) == 2:
-            first.close()
-        return original(sizes)
 
-    monkeypatch.setattr(run.snapshots._spare, "allocate", allocate)
-    first._add_spare_memory()
-    assert len(asked) == 2
-    run.snapshots.take()._add_spare_memory()
-    on_host = [record for record in run.optimizer.records.values() if not record.on_device]
-    assert run.snapshots._spare.num_blocks == len(on_host)
+def test_without_memory_for_copies_the_optimizer_waits_and_the_log_says_so(
+    tmp_path, monkeypatch, caplog
+):
+    run = Run()
+    run.step()
+    run.write_now(tmp_path / "still.pt")
+
+    def refuse(*sizes, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    save = Stopped(run, tmp_path / "a.pt")
+    with caplog.at_level(logging.WARNING), monkeypatch.context() as patched:
+        patched.setattr(snapshot_room.torch, "empty", refuse)
+        with save.snapshot._changed:
+            save.snapshot._to_copy = save.snapshot._choose_what_to_copy()
+            save.snapshot._changed.notify_all()
+        pause(0.1)
+    assert "no memory to copy to" in caplog.text
+    stepping = in_thread(run.step)
+    pause(0.1)
+    save.finish()
+    stepping()
+    assert save.snapshot.copied_bytes == 0
+    assert save.snapshot.waited_seconds > 0.05
+    assert loaded(tmp_path / "a.pt") == loaded(tmp_path / "still.pt")
 
 
-def test_without_spare_memory_the_optimizer_waits_for_the_writer(tmp_path):
-    run = Run(spare=0)
+def test_without_room_for_copies_the_optimizer_waits_for_the_writer(tmp_path):
+    run = Run(room=0)
     run.step()
     snapshot, pace = run.snapshots.take(), threading.Semaphore(0)
     join = in_thread(lambda: run.write(snapshot, tmp_path / "a.pt", PacedWriter, pace=pace))
@@ -265,11 +313,11 @@ def test_without_spare_memory_the_optimizer_waits_for_the_writer(tmp_path):
 
 
 def test_a_pass_may_run_as_far_as_the_writer_has_come(tmp_path):
-    run = Run(spare=0)
+    run = Run(room=0)
     names = [unit.name for unit in run.engine.units]
     assert names == [SMALL_UNIT, "a", "b", "c"]
     snapshot, pace = run.snapshots.take(), threading.Semaphore(0)
-    small = len(snapshot._units[SMALL_UNIT])
+    small = len(snapshot._parts[SMALL_UNIT].tensors)
     join = in_thread(lambda: run.write(snapshot, tmp_path / "a.pt", PacedWriter, pace=pace))
     assert small > 2, "the records of small tensors are on the device and come with their weights"
     for _ in range(small + 4):
@@ -278,31 +326,11 @@ def test_a_pass_may_run_as_far_as_the_writer_has_come(tmp_path):
     snapshot.before_weights("a")
     waiting = in_thread(lambda: snapshot.before_weights("b"))
     pause(0.05)
-    assert "b" in snapshot._units
+    assert "b" in snapshot._parts
     for _ in range(1000):
         pace.release()
     waiting()
     join()
-
-
-def test_memory_is_used_again_by_the_next_save(tmp_path):
-    run = Run(spare=2**20)
-    for number in range(3):
-        run.step()
-        run.write_now(tmp_path / "still.pt")
-        snapshot, pace = run.snapshots.take(), threading.Semaphore(0)
-        path = tmp_path / f"{number}.pt"
-        join = in_thread(lambda s=snapshot, p=pace, f=path: run.write(s, f, PacedWriter, pace=p))
-        # All weights and some records are written before the step comes to them.
-        for _ in range(len(SHAPES) + 20):
-            pace.release()
-        run.step()
-        for _ in range(1000):
-            pace.release()
-        join()
-        on_host = [record for record in run.optimizer.records.values() if not record.on_device]
-        assert run.snapshots._spare.num_blocks == len(on_host)
-        assert loaded(path) == loaded(tmp_path / "still.pt")
 
 
 def test_updates_during_backward_meet_the_writer_in_their_own_order():
@@ -324,7 +352,7 @@ def test_updates_during_backward_meet_the_writer_in_their_own_order():
 
 @pytest.mark.parametrize("fails", ["abandoned", "disk full"])
 def test_after_a_failed_write_the_optimizer_goes_on(tmp_path, fails):
-    run, still = Run(spare=10_000), Run()
+    run, still = Run(room=10_000), Run()
     snapshot = run.snapshots.take()
 
     class Failing(StateWriter):
