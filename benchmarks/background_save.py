@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 
 from aozora.memory.machine import room_within
 from aozora.model.tensor_file import bytes_of
@@ -34,8 +35,17 @@ _MARGIN_BYTES = GIB // 4  # what a step takes beyond what the process has betwee
 def checksums(rig: Rig) -> list[int]:
     optimizer = rig.memory.optimizer
     tensors = [*optimizer.weights().values(), *(piece.values for piece in optimizer.pieces())]
-    with ThreadPoolExecutor() as threads:
-        return sorted(threads.map(lambda t: zlib.crc32(bytes_of(t.detach().cpu())), tensors))
+    own = threading.local()
+
+    def checksum(values: Tensor) -> int:
+        # Through memory that is used again: small blocks that a thread gave back stay its own.
+        if not hasattr(own, "memory"):
+            own.memory = torch.empty(max(t.nbytes for t in tensors), dtype=torch.uint8)
+        place = own.memory[: values.nbytes].view(values.dtype).view(values.shape)
+        return zlib.crc32(bytes_of(place.copy_(values.detach())))
+
+    with ThreadPoolExecutor(8) as threads:
+        return sorted(threads.map(checksum, tensors))
 
 
 def write(snapshot: Snapshot, path: Path) -> FileSum:

@@ -10,13 +10,16 @@ import io
 import os
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import BinaryIO
 
 _PART_BYTES = 4 * 2**20
 _MOST_THREADS = 8
+
+PartSums = list[list[tuple[int, int]]]
+"""Of every run of bytes, the CRC-32 and length of each of its parts, in order."""
 
 
 def default_threads() -> int:
@@ -68,14 +71,11 @@ class ParallelFile:
         """
         _write(self._handles[0], position, memoryview(data))
 
-    def write(self, runs: Sequence[tuple[int, memoryview]]) -> list[list[tuple[int, int]]]:
-        """Write runs of bytes, each at its position, and return when all are written.
+    def begin(self, runs: Sequence[tuple[int, memoryview]]) -> Callable[[], PartSums]:
+        """Begin to write runs of bytes, each at its position.
 
         Returns:
-            Of every run, the CRC-32 and length of each of its parts, in order.
-
-        Raises:
-            OSError: if something cannot be written.
+            What waits until they are written. It raises OSError if something cannot be written.
         """
         waiting: list[list[tuple[Future[int], int]]] = []
         # Parts are begun in the order of the file: Windows fills with zeros what it is ahead of.
@@ -86,7 +86,7 @@ class ParallelFile:
                 future = self._threads.submit(self._write_part, position + start, part)
                 parts.append((future, len(part)))
             waiting.append(parts)
-        return [[(future.result(), size) for future, size in parts] for parts in waiting]
+        return lambda: [[(future.result(), size) for future, size in parts] for parts in waiting]
 
     def _open(self) -> io.FileIO:
         return io.FileIO(self._path, "r+b")

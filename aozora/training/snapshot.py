@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _Tensors = deque[tuple[Slot, Tensor]]
 _Key = str | int  # a unit by its name; a record by the index of its chunk
 Stage = Callable[[list[Tensor]], list[Tensor]]
-"""Brings tensors to the host, where they stay until it is called again."""
+"""Brings tensors to the host, where they stay until it is called twice more."""
 
 # So much at once keeps all threads of the writer busy, and needs this much memory for what is on
 # the device.
@@ -127,25 +127,28 @@ class Snapshot:
         copying.result()
 
     def _write_all(self, writer: StateWriter) -> None:
+        under_way: list[_Key] = []
         for key in list(self._parts):
             with self._changed:
                 part = self._parts[key]
                 part.is_taken = True
-            self._write(writer, part.tensors)
-            with self._changed:
-                del self._parts[key]
-                self._changed.notify_all()
+            for group in _groups(part.tensors):
+                self.refuse_abandoned()
+                staged = self._stage([values.detach() for _, values in group])
+                slots = (slot for slot, _ in group)
+                writer.write(list(zip(slots, staged, strict=True)))
+                self._let_go(under_way)
+            under_way.append(key)
+        writer.flush()
+        self._let_go(under_way)
 
-    def _write(self, writer: StateWriter, tensors: _Tensors) -> None:
-        # One group after the other is let go of: they may be all that keeps memory of a device.
-        while tensors:
-            self.refuse_abandoned()
-            group = [tensors.popleft()]
-            num_bytes = group[0][0].num_bytes
-            while tensors and (num_bytes := num_bytes + tensors[0][0].num_bytes) <= _GROUP_BYTES:
-                group.append(tensors.popleft())
-            staged = self._stage([values.detach() for _, values in group])
-            writer.write([(slot, values) for (slot, _), values in zip(group, staged, strict=True)])
+    def _let_go(self, written: list[_Key]) -> None:
+        """Let the optimizer have these parts; leaves the list empty."""
+        with self._changed:
+            for key in written:
+                del self._parts[key]
+            self._changed.notify_all()
+        written.clear()
 
     def _copy(self) -> None:
         """Copy what is wanted, part after part; in a thread of its own."""
@@ -264,6 +267,16 @@ class Snapshots:
             snapshot.before_record(record)
 
 
+def _groups(tensors: _Tensors) -> Iterator[list[tuple[Slot, Tensor]]]:
+    """Take all tensors out, some at a time: they may be all that keeps memory of a device."""
+    while tensors:
+        group = [tensors.popleft()]
+        num_bytes = group[0][0].num_bytes
+        while tensors and (num_bytes := num_bytes + tensors[0][0].num_bytes) <= _GROUP_BYTES:
+            group.append(tensors.popleft())
+        yield group
+
+
 def _stage_for(device: torch.device) -> Stage:
     return _CudaStage(device) if device.type == "cuda" else _as_they_are
 
@@ -273,18 +286,20 @@ def _as_they_are(tensors: list[Tensor]) -> list[Tensor]:
 
 
 class _CudaStage:
-    """Brings tensors to the host on a stream of its own; each call replaces what came before."""
+    """Brings tensors to the host on a stream of its own, into two memories in turn."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._memory = torch.empty(0, dtype=torch.uint8)
+        self._memories = deque(torch.empty(0, dtype=torch.uint8) for _ in range(2))
 
     def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
         on_device = [values for values in tensors if values.is_cuda]
         needed = sum(aligned(values.nbytes) for values in on_device)
-        if self._memory.numel() < needed:
-            self._memory = torch.empty(needed, dtype=torch.uint8, pin_memory=True)
-        places = iter(_places(self._memory, on_device))
+        memory = self._memories.popleft()
+        if memory.numel() < needed:
+            memory = torch.empty(needed, dtype=torch.uint8, pin_memory=True)
+        self._memories.append(memory)
+        places = iter(_places(memory, on_device))
         with torch.cuda.stream(self._stream):
             staged = [
                 next(places).copy_(values, non_blocking=True) if values.is_cuda else values

@@ -91,8 +91,7 @@ class StateWriter:
 
     Raises:
         ValueError: if there is something else among the plain values.
-        OSError: if the file cannot be opened once more, or at the beginning of the block, if it
-            cannot be written.
+        OSError: if the file cannot be opened once more.
     """
 
     def __init__(self, file: BinaryIO, state: Mapping[str, Any]) -> None:
@@ -106,7 +105,7 @@ class StateWriter:
         self._zip = ZipStream(self._file)
 
     def __enter__(self) -> StateWriter:
-        """Write what comes first; return itself."""
+        """Begin to write what comes first; return itself."""
         try:
             self._add([("data.pkl", self._plain), ("byteorder", sys.byteorder.encode())])
         except BaseException as error:
@@ -126,7 +125,8 @@ class StateWriter:
     def write(self, tensors: Sequence[tuple[Slot, Tensor]]) -> None:
         """Write the tensors of some slots, in any order of slots, each once.
 
-        They are in host memory, and may change when this returns. Many at once are faster.
+        They are in host memory. When this returns, those of earlier calls are written and may
+        change. Many at once are faster.
 
         Raises:
             KeyError: if a slot is not in the state, or has been written.
@@ -139,6 +139,14 @@ class StateWriter:
                 raise ValueError(f"{tuple(tensor.shape)} {tensor.dtype} is not what {slot} is for")
             entries.append((f"data/{self._missing.pop(slot)}", bytes_of(tensor.contiguous())))
         self._add(entries)
+
+    def flush(self) -> None:
+        """Return when everything so far is written.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        self._zip.flush()
 
     def finish(self) -> FileSum:
         """Write what comes last.

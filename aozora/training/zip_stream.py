@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from aozora.training.parallel_file import ParallelFile
+from aozora.training.parallel_file import ParallelFile, PartSums
 
 _ALIGNMENT = 64
 _PADDING_ID = 0x4246  # what torch uses for the same purpose
@@ -55,6 +55,21 @@ class _Entry:
     offset: int
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Entries that are being written.
+
+    Attributes:
+        places: Of each, its name, its first byte in the file and the bytes that align its data.
+        sizes: Length of the data of each.
+        finish: Waits until the data are written, and returns their checksums.
+    """
+
+    places: list[tuple[bytes, int, int]]
+    sizes: list[int]
+    finish: Callable[[], PartSums]
+
+
 class ZipStream:
     """An archive that is being written.
 
@@ -67,9 +82,12 @@ class ZipStream:
         self._entries: list[_Entry] = []
         self._position = 0
         self._crc32 = 0
+        self._batch: _Batch | None = None
 
     def add(self, entries: Sequence[tuple[str, bytes | memoryview]]) -> None:
-        """Write entries, each a name and its data, and return when they are written.
+        """Begin to write entries, each a name and its data; return when those before are written.
+
+        So the threads have work at all times.
 
         Raises:
             ValueError: if one holds 4 GiB or more.
@@ -85,20 +103,39 @@ class ZipStream:
             places.append((encoded, position, room))
             runs.append((start, memoryview(data)))
             position = start + len(data)
-        sums = self._file.write(runs)
-        for (encoded, offset, room), (_, data), parts in zip(places, runs, sums, strict=True):
+        self._position = position
+        finish = self._file.begin(runs)
+        self.flush()
+        self._batch = _Batch(places, [len(data) for _, data in runs], finish)
+
+    def flush(self) -> None:
+        """Return when all entries are written.
+
+        Raises:
+            OSError: if they cannot be written.
+        """
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        sums = batch.finish()
+        for (name, offset, room), size, parts in zip(batch.places, batch.sizes, sums, strict=True):
             crc32 = 0
             for part_crc32, num_bytes in parts:
                 crc32 = join_crc32(crc32, part_crc32, num_bytes)
-            entry = _Entry(encoded, crc32, len(data), offset)
+            entry = _Entry(name, crc32, size, offset)
             extra = struct.pack("<HH", _PADDING_ID, room) + bytes(room)
-            self._write(_local(entry, len(extra)) + encoded + extra)
-            self._crc32 = join_crc32(self._crc32, crc32, len(data))
-            self._position += len(data)
+            head = _local(entry, len(extra)) + name + extra
+            self._file.write_small(offset, head)
+            self._crc32 = join_crc32(zlib.crc32(head, self._crc32), crc32, size)
             self._entries.append(entry)
 
     def finish(self) -> FileSum:
-        """Write the table of contents; return what was written in all."""
+        """Write the table of contents; return what was written in all.
+
+        Raises:
+            OSError: if something cannot be written.
+        """
+        self.flush()
         start = self._position
         for entry in self._entries:
             self._write(_central(entry))

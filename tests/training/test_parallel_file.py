@@ -21,9 +21,9 @@ def write(path, content, threads):
     with path.open("wb") as file, ParallelFile(file, threads=threads) as parallel:
         view = memoryview(content)
         # Two runs with a hole between them that is filled in last, as an archive's heads are.
-        sums = parallel.write([(0, view[:400_000]), (400_100, view[400_100:])])
+        finish = parallel.begin([(0, view[:400_000]), (400_100, view[400_100:])])
         parallel.write_small(400_000, content[400_000:400_100])
-    return sums
+        return finish()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
@@ -50,7 +50,7 @@ def test_several_threads_do_write_at_once(tmp_path, monkeypatch, content):
 
     monkeypatch.setattr(parallel_file, "_write", meet)
     with (tmp_path / "a").open("wb") as file, ParallelFile(file, threads=4) as parallel:
-        parallel.write([(0, memoryview(content)[:1_000_000])])
+        parallel.begin([(0, memoryview(content)[:1_000_000])])()
     assert (tmp_path / "a").read_bytes() == content[:1_000_000]
 
 

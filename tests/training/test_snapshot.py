@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from aozora.training import parallel_file
 from aozora.training import snapshot as snapshot_room
 from aozora.training.snapshot import AbandonedError, Snapshots
 from aozora.training.state_file import read_state_file
@@ -240,6 +241,28 @@ def test_nothing_is_copied_when_the_writer_is_ahead(tmp_path):
     assert snapshot.waited_seconds == 0
 
 
+def test_nothing_is_let_go_before_it_is_in_the_file(tmp_path, monkeypatch):
+    run = Run(room=0)
+    snapshot, gate = run.snapshots.take(), threading.Event()
+    held = bytes(bits(run.parameters["a.3.weight"].detach()))
+    original = parallel_file._write
+
+    def write(handle, position, data):
+        assert bytes(data) != held or gate.wait(30)
+        original(handle, position, data)
+
+    monkeypatch.setattr(parallel_file, "_write", write)
+    join = in_thread(lambda: run.write(snapshot, tmp_path / "a.pt"))
+    snapshot.before_weights(SMALL_UNIT)
+    passed = threading.Event()
+    going = in_thread(lambda: (snapshot.before_weights("a"), passed.set()))
+    assert not passed.wait(0.2)
+    gate.set()
+    going()
+    join()
+    assert passed.is_set()
+
+
 def test_what_comes_last_is_copied_when_there_is_not_room_for_all():
     run = Run()
     snapshot = run.snapshots.take()
@@ -320,7 +343,8 @@ def test_a_pass_may_run_as_far_as_the_writer_has_come(tmp_path):
     small = len(snapshot._parts[SMALL_UNIT].tensors)
     join = in_thread(lambda: run.write(snapshot, tmp_path / "a.pt", PacedWriter, pace=pace))
     assert small > 2, "the records of small tensors are on the device and come with their weights"
-    for _ in range(small + 4):
+    # The threads have the next part before the one before is waited for.
+    for _ in range(small + 8):
         pace.release()
     snapshot.before_weights(SMALL_UNIT)
     snapshot.before_weights("a")
@@ -341,6 +365,9 @@ def test_updates_during_backward_meet_the_writer_in_their_own_order():
     class Recorder:
         def write(self, tensors):
             order.extend(slot for slot, _ in tensors)
+
+        def flush(self):
+            pass
 
     expected = [snapshot.weights["c.out.weight"], snapshot.weights["b.0.weight"]]
     last = snapshot.optimizer["state"]["c.out.weight"]["exp_avg"][-1]
