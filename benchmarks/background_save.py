@@ -88,7 +88,7 @@ def measure(rig: Rig, ram_bytes: int, path: Path) -> dict[str, Any]:
         return time.monotonic() - started
 
     before = [step() for _ in range(5)][2:]
-    torch.cuda.synchronize()
+    rig.memory.optimizer.finish()
     expected = checksums(rig)
     rss = psutil.Process().memory_info().rss
     room = partial(room_within, ram_bytes - _MARGIN_BYTES)

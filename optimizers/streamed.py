@@ -215,6 +215,22 @@ class StreamedOptimizer:
         self.wait_all()
         self._engine.backend.synchronize()
 
+    def last_step(self) -> Callable[[], None]:
+        """Return what lets any thread wait until the last step is done everywhere.
+
+        It may wait for what has been put on the queues since, too. It raises whatever went wrong in
+        the thread that issued the step.
+        """
+        background, queues = self._background, self._engine.backend
+
+        def wait() -> None:
+            if background is not None:
+                background.join()
+            for queue in (queues.update, queues.copy_out):
+                queue.record().synchronize()
+
+        return wait
+
     def largest_weight(self) -> Tensor:
         """Return the largest magnitude of any weight of any step so far, on the model's queue.
 
@@ -284,8 +300,10 @@ class StreamedOptimizer:
         return self._store.move_to_host()
 
     def pieces(self) -> list[Piece]:
-        """Return all that is in the records, in the order of the pass; waits for the last step."""
-        self.finish()
+        """Return all that is in the records, in the order of the pass.
+
+        The last step may still write it: see `last_step`.
+        """
         return list(self._store.pieces())
 
     def facts(self) -> dict[str, Any]:
@@ -302,8 +320,9 @@ class StreamedOptimizer:
         """Return everything but the parameters: plain values and the very tensors of the records.
 
         ``state`` holds, by parameter and state, flat pieces in order: how a tensor is cut may be
-        another when it is loaded.
+        another when it is loaded. Waits for the last step.
         """
+        self.finish()
         state: dict[str, dict[str, list[Tensor]]] = {}
         for piece in self.pieces():
             planes = state.setdefault(piece.parameter, {})

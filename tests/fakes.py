@@ -20,6 +20,7 @@ needed where the model itself computes (``eager_compute``): its work cannot be p
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,8 +57,9 @@ class LazyEvent:
         self.clock: Clock = {}
 
     def synchronize(self) -> None:
-        self._backend._drive(self)
-        _merge(self._backend._host_clock, self.clock)
+        with self._backend.lock:
+            self._backend._drive(self)
+            _merge(self._backend._host_clock, self.clock)
 
 
 @dataclass
@@ -92,14 +94,15 @@ class LazyQueue:
         return event
 
     def _put(self, item: _Item) -> None:
-        item.host_clock = dict(self._backend._host_clock)
-        self._items.append(item)
-        if self._is_eager:
-            if item.awaited is not None:
-                self._backend._drive(item.awaited)
-            self.do_next()
-        else:
-            self._backend._follow_habit()
+        with self._backend.lock:
+            item.host_clock = dict(self._backend._host_clock)
+            self._items.append(item)
+            if self._is_eager:
+                if item.awaited is not None:
+                    self._backend._drive(item.awaited)
+                self.do_next()
+            else:
+                self._backend._follow_habit()
 
     @property
     def is_ready(self) -> bool:
@@ -197,6 +200,7 @@ class LazyBackend:
         self._accesses: list[_Access] = []
         self._active: list[_Touches] = []
         self._host_clock: Clock = {}
+        self.lock = threading.RLock()
         self.compute = LazyQueue(self, "compute", is_eager=eager_compute)
         self.update = LazyQueue(self, "update", is_eager=False)
         self.copy_in = LazyQueue(self, "copy_in", is_eager=False)
@@ -212,10 +216,11 @@ class LazyBackend:
 
     def synchronize(self) -> None:
         """Do everything that is left, in a random legal order."""
-        while not all(queue.is_empty for queue in self._queues):
-            self._do_any()
-        for queue in self._queues:
-            _merge(self._host_clock, queue.now)
+        with self.lock:
+            while not all(queue.is_empty for queue in self._queues):
+                self._do_any()
+            for queue in self._queues:
+                _merge(self._host_clock, queue.now)
 
     def watch(self, memory: Tensor) -> None:
         """Check accesses to ``memory`` for races from now on."""

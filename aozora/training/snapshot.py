@@ -82,6 +82,7 @@ class Snapshot:
     ) -> None:
         self._stage = stage
         self._room = room
+        self._wait_for_last_step = optimizer.last_step()
         self._to_copy: deque[_Key] | None = None  # until the optimizer has had to wait
         self._changed = threading.Condition()
         self._is_abandoned = False
@@ -117,9 +118,11 @@ class Snapshot:
         Raises:
             AbandonedError: if `abandon` was called.
             OSError: if it cannot be written.
+            Exception: whatever went wrong in the last step.
         """
         with ThreadPoolExecutor(1, thread_name_prefix="state-copy") as threads:
             try:
+                self._wait_for_last_step()
                 copying = threads.submit(self._copy)
                 self._write_all(writer)
             finally:
@@ -248,7 +251,7 @@ class Snapshots:
         optimizer.saving = self
 
     def take(self) -> Snapshot:
-        """Return a snapshot of now; waits for the last step, and for nothing else.
+        """Return a snapshot of now, which is when the last step is done; waits for nothing.
 
         The one before must have been written or abandoned.
         """

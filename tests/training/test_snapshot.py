@@ -231,6 +231,19 @@ def test_what_is_not_yet_written_is_copied_when_the_optimizer_comes_to_it(tmp_pa
     assert loaded(tmp_path / "a.pt") == loaded(tmp_path / "still.pt")
 
 
+def test_the_writer_waits_for_the_last_step_and_training_does_not(tmp_path):
+    backend = LazyBackend(0, habit="late")
+    run, still = Run(backend=backend), Run()
+    run.step()
+    still.step()
+    still.write_now(tmp_path / "still.pt")
+    snapshot = run.snapshots.take()
+    assert not backend.copy_out.is_empty
+    run.write(snapshot, tmp_path / "a.pt")
+    assert backend.copy_out.is_empty
+    assert loaded(tmp_path / "a.pt") == loaded(tmp_path / "still.pt")
+
+
 def test_nothing_is_copied_when_the_writer_is_ahead(tmp_path):
     run = Run()
     run.step()

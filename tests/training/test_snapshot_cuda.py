@@ -73,6 +73,7 @@ class Run:
 
     def checksums(self):
         """Return those of all that is saved, in any order."""
+        self.optimizer.finish()
         tensors = [*self.optimizer.weights().values()]
         tensors += [piece.values for piece in self.optimizer.pieces()]
         return sorted(zlib.crc32(bytes_of(tensor.detach().cpu())) for tensor in tensors)
