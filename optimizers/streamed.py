@@ -86,6 +86,8 @@ class StreamedOptimizer:
         self._issued: set[str] = set()
         self._background: Background | None = None
         self.saving: Saving | None = None
+        """Asked by the steps that begin from now on."""
+        self._asked: Saving | None = None
         self.last_read: Callable[[str], Event | None] = _never
         """Returns, for a streamed unit, after what its weights on the host may be overwritten."""
         for name, parameter in engine.parameters.items():
@@ -148,6 +150,7 @@ class StreamedOptimizer:
         if not (math.isfinite(lr) and lr >= 0):
             raise ValueError(f"lr: {lr} is not a learning rate")
         self._t += 1
+        self._asked = self.saving
         self._keys.clear()
         self._updated.clear()
         self._issued.clear()
@@ -386,8 +389,8 @@ class StreamedOptimizer:
         scalars = StepScalars(
             lr=lr, t=self._t, gradient_scale=scale, noise_keys=self._noise_keys(bucket.unit)
         )
-        if self.saving is not None:
-            self.saving.before_weights(bucket.unit)
+        if self._asked is not None:
+            self._asked.before_weights(bucket.unit)
         for chunk in bucket.chunks:
             _Passage(self, chunk, part_of(chunk)).issue(scalars)
         return self._engine.backend.update.record()
@@ -433,8 +436,8 @@ class _Passage:
         queues.copy_out.wait(queues.update.record())
         transfers = self._engine.transfers
         if not record.on_device:
-            if self._owner.saving is not None:
-                self._owner.saving.before_record(record)
+            if self._owner._asked is not None:
+                self._owner._asked.before_record(record)
             transfers.to_host(memory, record.memory, pinned=record.pinned)
         if self._streamed:
             read = self._owner.last_read(self._chunk.unit)

@@ -247,27 +247,15 @@ class Snapshots:
         self._optimizer = optimizer
         self._room = room
         self._stage = _stage_for(engine.device)
-        self._current: Snapshot | None = None
-        optimizer.saving = self
 
     def take(self) -> Snapshot:
         """Return a snapshot of now, which is when the last step is done; waits for nothing.
 
         The one before must have been written or abandoned.
         """
-        self._current = None
-        self._current = Snapshot(self._engine, self._optimizer, self._stage, self._room)
-        return self._current
-
-    def before_weights(self, unit: str) -> None:
-        """Return when the weights of ``unit`` may change."""
-        if (snapshot := self._current) is not None:
-            snapshot.before_weights(unit)
-
-    def before_record(self, record: Record) -> None:
-        """Return when ``record.memory`` may be written."""
-        if (snapshot := self._current) is not None:
-            snapshot.before_record(record)
+        snapshot = Snapshot(self._engine, self._optimizer, self._stage, self._room)
+        self._optimizer.saving = snapshot
+        return snapshot
 
 
 def _groups(tensors: _Tensors) -> Iterator[list[tuple[Slot, Tensor]]]:

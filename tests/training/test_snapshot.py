@@ -23,6 +23,7 @@ from optimizers.layout import SMALL_UNIT
 from optimizers.placement import Placement
 from optimizers.raven_adamw import RavenAdamWRule
 from optimizers.streamed import StreamedOptimizer
+from optimizers.transfers import Transfers
 from tests.fakes import LazyBackend
 
 torch.set_num_threads(1)
@@ -242,6 +243,31 @@ def test_the_writer_waits_for_the_last_step_and_training_does_not(tmp_path):
     run.write(snapshot, tmp_path / "a.pt")
     assert backend.copy_out.is_empty
     assert loaded(tmp_path / "a.pt") == loaded(tmp_path / "still.pt")
+
+
+def test_a_step_that_is_still_being_issued_is_not_held_up_by_its_own_save(tmp_path, monkeypatch):
+    run, still = Run(), Run()
+    still.step()
+    still.write_now(tmp_path / "still.pt")
+    original, gate = StreamedOptimizer._update_bucket, threading.Event()
+
+    def update(optimizer, *arguments):
+        assert gate.wait(30)
+        return original(optimizer, *arguments)
+
+    # As where ordinary memory passes through buffers: a thread issues the step.
+    monkeypatch.setattr(Transfers, "bounces", True)
+    monkeypatch.setattr(StreamedOptimizer, "_update_bucket", update)
+    run.step()
+    snapshot = run.snapshots.take()
+    join = in_thread(lambda: run.write(snapshot, tmp_path / "a.pt"))
+    pause(0.05)
+    gate.set()
+    join()
+    assert snapshot.waited_seconds == 0
+    assert loaded(tmp_path / "a.pt") == loaded(tmp_path / "still.pt")
+    run.step()
+    run.optimizer.finish()
 
 
 def test_nothing_is_copied_when_the_writer_is_ahead(tmp_path):
