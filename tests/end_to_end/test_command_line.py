@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from aozora.__main__ import main
 from aozora.config.codec import encode_config
 from aozora.events import RunFinished, RunStarted, StepCompleted, from_json
 from aozora.model.opening import open_model
@@ -67,12 +68,12 @@ def test_bad_settings_are_all_listed_and_nothing_is_written(tmp_path):
     ],
 )
 def test_a_run_that_cannot_start_says_why_and_leaves_nothing(
-    config_file, tmp_path, assignment, words
+    config_file, tmp_path, capsys, assignment, words
 ):
-    result = aozora("train", config_file(), "--set", assignment)
-    assert result.returncode == 2, result.stderr
-    assert words in result.stderr
-    assert "Traceback" not in result.stderr
+    assert main(["train", str(config_file()), "--set", assignment]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
     assert not (tmp_path / "output").exists()
 
 

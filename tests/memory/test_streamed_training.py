@@ -136,11 +136,11 @@ def resident_run(_built_unet, run_unet):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("share", "slots", "gradients"),
-    [(1.0, 2, "host"), (0.75, 3, "device"), (0.15, 3, "host")],
+    ("share", "slots", "gradients", "steps"),
+    [(1.0, 2, "host", 20), (0.75, 3, "device", 8), (0.15, 3, "host", 8)],
 )
-def test_streaming_changes_no_bit_of_20_steps(
-    make_unet, run_unet, resident_run, share, slots, gradients
+def test_streaming_changes_no_bit(
+    make_unet, run_unet, resident_run, share, slots, gradients, steps
 ):
     unet = make_unet().bfloat16()
     blocks = _blocks(unet)
@@ -153,14 +153,14 @@ def test_streaming_changes_no_bit_of_20_steps(
         gradients=gradients,
     )
     untouched = {n: p.detach().clone() for n, p in make_unet().bfloat16().named_parameters()}
-    found = _train(unet, memory, run_unet, 20)
-    _assert_equal(found, resident_run(share, 20))
+    found = _train(unet, memory, run_unet, steps)
+    _assert_equal(found, resident_run(share, steps))
     for name, before in untouched.items():
         kept = found.get(f"weight {name}", unet.get_parameter(name).detach())
         assert _same_bits(kept, before) == (name not in memory.parameters), name
 
 
-@pytest.mark.parametrize(("share", "seed"), [(1.0, 0), (1.0, 1), (0.75, 0), (0.15, 1)])
+@pytest.mark.parametrize(("share", "seed"), [(1.0, 1), (0.75, 0), (0.15, 1)])
 def test_the_order_of_queued_work_changes_no_bit(make_unet, run_unet, resident_run, share, seed):
     unet = make_unet().bfloat16()
     blocks = _blocks(unet)

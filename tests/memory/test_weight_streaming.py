@@ -581,13 +581,13 @@ def test_a_streamed_unet_trains_to_the_same_bits(make_unet, run_unet, move_to_ho
         return unet
 
     resident = prepared()
-    expected = _train_unet(resident, Sgd(resident), run_unet, 20)
+    expected = _train_unet(resident, Sgd(resident), run_unet, 6)
     unet = prepared()
     units = move_to_host(unet, _unet_blocks(unet), is_moved=lambda n: ".norm" not in n)
     backend = LazyBackend(slots, eager_compute=True)
     sgd, streamer = _stream(unet, units, backend, slots=slots)
     with _watched(backend, streamer):
-        found = _train_unet(unet, sgd, run_unet, 20)
+        found = _train_unet(unet, sgd, run_unet, 6)
         sgd.finish()
     assert len(found) == len(expected)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
