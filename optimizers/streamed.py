@@ -85,6 +85,7 @@ class StreamedOptimizer:
         self._updated: dict[str, Event] = {}
         self._issued: set[str] = set()
         self._background: Background | None = None
+        self._done: list[Event] = []
         self.saving: Saving | None = None
         """Asked by the steps that begin from now on."""
         self._asked: Saving | None = None
@@ -124,6 +125,8 @@ class StreamedOptimizer:
         engine = self._engine
         # The model may still be reading the weights, and writing the last gradients.
         engine.backend.update.wait(engine.backend.compute.record())
+        done: list[Event] = []
+        self._done = done
 
         def update_all() -> None:
             for unit in engine.units:
@@ -134,6 +137,7 @@ class StreamedOptimizer:
                     gradients.note_read(bucket, filled)
                 self._note_updated(unit)
             engine.transfers.finish()
+            done.extend(self._record_end())
 
         if engine.transfers.bounces and self._survey is None:
             self._background = Background(update_all)
@@ -180,6 +184,11 @@ class StreamedOptimizer:
         for unit in self._engine.units:
             self._note_updated(unit)
         self._engine.transfers.finish()
+        self._done = self._record_end()
+
+    def _record_end(self) -> list[Event]:
+        queues = self._engine.backend
+        return [queues.update.record(), queues.copy_out.record()]
 
     def wait_for(self, unit: str) -> None:
         """Let the model's queue wait until the weights of ``unit`` are those of the last step."""
@@ -221,16 +230,15 @@ class StreamedOptimizer:
     def last_step(self) -> Callable[[], None]:
         """Return what lets any thread wait until the last step is done everywhere.
 
-        It may wait for what has been put on the queues since, too. It raises whatever went wrong in
-        the thread that issued the step.
+        It raises whatever went wrong in the thread that issued the step.
         """
-        background, queues = self._background, self._engine.backend
+        background, done = self._background, self._done
 
         def wait() -> None:
             if background is not None:
                 background.join()
-            for queue in (queues.update, queues.copy_out):
-                queue.record().synchronize()
+            for event in done:
+                event.synchronize()
 
         return wait
 

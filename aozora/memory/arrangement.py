@@ -144,6 +144,10 @@ class Arrangement:
             self._stream_blocks,
         ]
         self.optimizer.finish()
+        if (saving := self.optimizer.saving) is not None:
+            # What is not yet saved would keep the very memory that is to be let go of.
+            for unit in self.engine.units:
+                saving.before_weights(unit.name)
         for tier in tiers:
             done = tier()
             if done is not None:
@@ -186,8 +190,8 @@ class Arrangement:
         return "weights are streamed from main memory from now on"
 
     def close(self) -> None:
-        """Detach from the model."""
-        self.gradients.close()
+        """Detach from the model; the last step may still be under way, and goes on to its end."""
+        self.gradients.detach()
         self._recomputation.remove()
         if self._gate is not None:
             self._gate.close()

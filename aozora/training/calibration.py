@@ -22,9 +22,8 @@ ENOUGH_STEPS = 30
 _MOST_STEPS = 200  # later ones say the same
 _MOST_RUNS = 20
 # Most lines are progress; the name stands in front of each.
-_BEGINNINGS = tuple(
-    f'{{"event": "{name}"' for name in ("RunPlanned", "StepCompleted", "MemorySampled")
-)
+_TOLD_BY = ("RunPlanned", "StepCompleted", "MemorySampled", "CheckpointSaved")
+_BEGINNINGS = tuple(f'{{"event": "{name}"' for name in _TOLD_BY)
 
 # On one card, 23 runs with all kinds of settings came within 6% of the forecast of its memory.
 _MEMORY_SHARE = 0.06
@@ -44,7 +43,7 @@ class Expected:
 
     Attributes:
         vram: Most memory of the card in use, in bytes; 0 on the processor.
-        ram: Most main memory of the process, in bytes.
+        ram: Most main memory of the process, saves aside, in bytes.
         seconds: Of one optimizer step.
         vram_range: Between what ``vram`` should lie.
         ram_range: Between what ``ram`` should lie.
@@ -142,7 +141,12 @@ class _Record:
     plan: _Plan | None = None
     seconds: list[float] = field(default_factory=list)
     reserved: int = 0
-    ram: int = 0
+    ram_samples: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def ram(self) -> int:
+        """The most main memory that was seen, saves aside: 0 if none was."""
+        return max((size for _, size in self.ram_samples), default=0)
 
     def take(self, event: dict[str, Any]) -> None:
         """Take a line of the record into account."""
@@ -160,7 +164,11 @@ class _Record:
             case "MemorySampled" if self.seconds:
                 # Before the first step there may be more: the encoders, the model on its way.
                 self.reserved = max(self.reserved, int(event["device_reserved"]))
-                self.ram = max(self.ram, int(event["process_rss"]))
+                self.ram_samples.append((float(event["time"]), int(event["process_rss"])))
+            case "CheckpointSaved":
+                # While a save is written there may be copies of what changes meanwhile.
+                begin = float(event["time"]) - float(event["seconds"])
+                self.ram_samples = [found for found in self.ram_samples if found[0] < begin]
 
     def is_like(self, device: str, num_params: int) -> bool:
         """Return whether it tells enough of a run of such a model on such a device."""

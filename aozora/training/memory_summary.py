@@ -17,7 +17,7 @@ class MemorySummary:
     Attributes:
         vram_bytes: Most memory of the card in use, CUDA's own with it; 0 on the processor.
         vram_range: Between what that should lie.
-        ram_bytes: Most main memory of the process.
+        ram_bytes: Most main memory of the process, saves aside.
         ram_range: Between what that should lie.
         pinned_bytes: How much of it is page-locked.
         step_seconds: Of one optimizer step.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -251,7 +252,7 @@ class _Run:
         note = space_note(saver, record.checkpoints, config.checkpoints.keep_last)
         if note is not None:
             record.emit(note)
-        with saver:
+        with saver, closing(prepared.memory):
             self._train(prepared, encoders, pictures, plan, steps, pool, saver)
 
     def _memory_facts(self, pictures: Pictures) -> UNetFacts:
@@ -420,11 +421,8 @@ class _Run:
                 next_batch=next_batch,
                 after_step=partial(checks.after_step, prepared.unet),
             )
-            try:
-                with settled_heap():
-                    reason = trainer.run()
-            finally:
-                prepared.memory.close()
+            with settled_heap():
+                reason = trainer.run()
         checks.after_training(prepared.unet, reason)
         self._finish(reason, saver)
 

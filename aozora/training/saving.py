@@ -128,7 +128,9 @@ class Saver:
         if isinstance(error, KeyboardInterrupt) and self._snapshot is not None:
             self._snapshot.abandon()
         self._join()
-        if self._failure is not None and not isinstance(self._failure, AbandonedError):
+        # A step that failed is told of by whoever waited for it, and the save of its end did.
+        is_told = self._failure is error or isinstance(self._failure, AbandonedError)
+        if self._failure is not None and not is_told:
             log.warning("The last save failed as well: %s", self._failure)
 
     def save(self) -> None:
@@ -144,13 +146,16 @@ class Saver:
         with self._record.phase("save"):
             self._require_space()
             snapshot = self._snapshots.take()
-            state = self._state(snapshot)
-        self._snapshot, self.last_step = snapshot, self._position.step
-        stall = time.monotonic() - started
-        self._thread = threading.Thread(
-            target=self._write, args=(snapshot, state, started, stall), name="save", daemon=True
-        )
-        self._thread.start()
+            try:
+                arguments = snapshot, self._state(snapshot), started
+                thread = threading.Thread(
+                    target=self._write, args=arguments, name="save", daemon=True
+                )
+                thread.start()
+            except BaseException:
+                snapshot.close()  # nobody will write what the optimizer would wait for
+                raise
+        self._snapshot, self._thread, self.last_step = snapshot, thread, self._position.step
 
     def wait(self) -> None:
         """Return when no save is under way.
@@ -175,12 +180,10 @@ class Saver:
             self._thread.join(_JOIN_SECONDS)
         self._thread = self._snapshot = None
 
-    def _write(
-        self, snapshot: Snapshot, state: dict[str, Any], started: float, stall: float
-    ) -> None:
+    def _write(self, snapshot: Snapshot, state: dict[str, Any], started: float) -> None:
         """Write a save, in the thread; whatever goes wrong is told to the run's own thread."""
         try:
-            self._commit(snapshot, state, started, stall)
+            self._commit(snapshot, state, started, time.monotonic() - started)
         except BaseException as error:  # noqa: BLE001 - raised again by `raise_failure`
             self._failure = error
         finally:

@@ -2,9 +2,9 @@
 
 Nothing is copied beforehand. The optimizer asks before it changes weights or a record: what the
 writer has passed may change. The writer goes in the order of the optimizer's pass, so asking is
-mostly all. When the pass comes too early, what it will want next is copied to memory that is free
-for the time of the save; copying is many times faster than writing a file. What has no room waits
-for the writer.
+mostly all. When the pass comes too early, what the writer will come to last is copied, as much as
+there is free memory for, and the memory given back as it is written; copying is many times faster
+than writing a file. What has no room waits for the writer.
 
 First come all weights, and records that stay on the device.
 """
@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ class Snapshot:
     Attributes:
         weights: A slot for the weights of every parameter, of its own dtype.
         optimizer: What `StreamedOptimizer.state_dict` returns, with a slot for every piece.
-        waited_seconds: How long the optimizer has waited for the writer so far.
+        waited_seconds: How long the optimizer has waited so far, for the writer and for copies.
         copied_bytes: How much was copied so that it need not wait longer.
     """
 
@@ -147,6 +148,8 @@ class Snapshot:
 
     def _let_go(self, written: list[_Key]) -> None:
         """Let the optimizer have these parts; leaves the list empty."""
+        if not written:
+            return
         with self._changed:
             for key in written:
                 del self._parts[key]
@@ -170,6 +173,8 @@ class Snapshot:
                     part.is_copied = True
                     self.copied_bytes += part.num_bytes
                     self._changed.notify_all()
+            # They may be all that keeps memory of the device.
+            del found, tensors
 
     def _next_to_copy(self) -> tuple[_Part, list[tuple[Slot, Tensor]]] | None:
         """Return what is to be copied next, when something is; None when there is no more."""
@@ -251,7 +256,7 @@ class Snapshots:
     def take(self) -> Snapshot:
         """Return a snapshot of now, which is when the last step is done; waits for nothing.
 
-        The one before must have been written or abandoned.
+        `Snapshot.write` of the one before must have returned.
         """
         snapshot = Snapshot(self._engine, self._optimizer, self._stage, self._room)
         self._optimizer.saving = snapshot
@@ -262,8 +267,11 @@ def _groups(tensors: _Tensors) -> Iterator[list[tuple[Slot, Tensor]]]:
     """Take all tensors out, some at a time: they may be all that keeps memory of a device."""
     while tensors:
         group = [tensors.popleft()]
-        num_bytes = group[0][0].num_bytes
-        while tensors and (num_bytes := num_bytes + tensors[0][0].num_bytes) <= _GROUP_BYTES:
+        num_bytes = aligned(group[0][0].num_bytes)
+        while tensors:
+            num_bytes += aligned(tensors[0][0].num_bytes)
+            if num_bytes > _GROUP_BYTES:
+                break
             group.append(tensors.popleft())
         yield group
 
@@ -286,11 +294,11 @@ class _CudaStage:
     def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
         on_device = [values for values in tensors if values.is_cuda]
         needed = sum(aligned(values.nbytes) for values in on_device)
-        memory = self._memories.popleft()
-        if memory.numel() < needed:
-            memory = torch.empty(needed, dtype=torch.uint8, pin_memory=True)
-        self._memories.append(memory)
-        places = iter(_places(memory, on_device))
+        self._memories.rotate(1)
+        if needed and self._memories[0].numel() < needed:
+            size = max(needed, _GROUP_BYTES)
+            self._memories[0] = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        places = iter(_places(self._memories[0], on_device))
         with torch.cuda.stream(self._stream):
             staged = [
                 next(places).copy_(values, non_blocking=True) if values.is_cuda else values
@@ -300,13 +308,19 @@ class _CudaStage:
         return staged
 
 
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    # One for all: torch has few, and a new one may be another's.
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 def _copies(tensors: Sequence[Tensor], memory: Tensor) -> list[Tensor]:
     """Return copies on the host, in ``memory``."""
     places = _places(memory, tensors)
     for place, values in zip(places, tensors, strict=True):
         if values.is_cuda:
             # Not behind the work of training: what is copied does not change before this returns.
-            with torch.cuda.stream(torch.cuda.Stream(values.device)):  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(_copy_stream(values.device)):
                 place.copy_(values.detach())
         else:
             place.copy_(values.detach())

@@ -20,12 +20,15 @@ from aozora.events import (
     StepSkipped,
     ValidationCompleted,
 )
+from aozora.memory import accounting
 from aozora.model.config_folder import write_diffusers_config_folder
 from aozora.model.loading import load_text_encoders
 from aozora.model.opening import open_model
 from aozora.model.text_encoding import encode_text
 from aozora.model.tokenizers import load_tokenizer
 from aozora.training.checkpointing import read_state
+from optimizers import engine
+from optimizers.layout import lay_out
 
 
 def run(config, control=None):
@@ -177,6 +180,24 @@ def test_validation_is_measured_on_the_same_noise_every_time(make_config):
     assert [event.step for event in first] == [0, 2, 4]
     assert [event.losses for event in first] == [event.losses for event in second]
     assert first[0].timesteps == [50, 150, 250, 350, 450, 550, 650, 750, 850, 950]
+
+
+def test_validation_after_the_last_step_sees_streamed_weights(make_config, monkeypatch):
+    # So that the blocks of this model are worth streaming.
+    monkeypatch.setattr(engine, "SMALL_TENSOR", 256)
+    monkeypatch.setattr(accounting, "SMALL_TENSOR", 256)
+    monkeypatch.setitem(lay_out.__kwdefaults__, "small_tensor", 256)
+    settings = ["validation.pictures=1", "validation.every_steps=100", "training.steps=2"]
+    found = {
+        place: of_type(
+            run(make_config(*settings, f"memory.weights={place}", f"output.name={place}")),
+            ValidationCompleted,
+        )
+        for place in ("resident", "streamed")
+    }
+    assert [event.step for event in found["streamed"]] == [0, 2]
+    losses = {place: [event.losses for event in events] for place, events in found.items()}
+    assert losses["streamed"] == losses["resident"]
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "flow"])

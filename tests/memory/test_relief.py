@@ -76,8 +76,8 @@ class _Failing:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 26 MiB")
 
 
-def _train(unet, fails_at):
-    unet = unet.bfloat16().requires_grad_(False)
+def _arranged(unet):
+    unet.bfloat16().requires_grad_(False)
     names = [name for name, _ in unet.named_parameters()]
     layout = Layout(
         placement=Placement(
@@ -91,7 +91,7 @@ def _train(unet, fails_at):
         slots=2,
         recompute=RecomputePlan(dict.fromkeys(recomputable(unet), "store")),
     )
-    memory = Arrangement(
+    return Arrangement(
         unet,
         names,
         RavenAdamWRule(),
@@ -101,6 +101,10 @@ def _train(unet, fails_at):
         micro_steps=MICRO_STEPS,
         seed=3,
     )
+
+
+def _train(unet, fails_at):
+    memory = _arranged(unet)
     batches, events = _batches(), []
     trainer = Trainer(
         unet=_Failing(unet, fails_at),
@@ -129,7 +133,7 @@ def _train(unet, fails_at):
         after_step=lambda: None,
     )
     assert trainer.run() == "completed"
-    weights = {name: memory.optimizer.master_weight(name) for name in names}
+    weights = {name: memory.optimizer.master_weight(name) for name in memory.parameters}
     steps = [(e.step, e.loss, e.grad_norm, e.lr) for e in events if isinstance(e, StepCompleted)]
     memory.close()
     return weights, steps, [event.text for event in events if isinstance(event, Warned)]
@@ -156,3 +160,16 @@ def test_when_nothing_is_left_to_save_the_run_ends_with_words(make_unet):
     with pytest.raises(OutOfMemory, match="Tried to allocate 26 MiB") as caught:
         _train(make_unet(), always)
     assert "batch_size" in caught.value.hint
+
+
+def test_what_is_not_yet_saved_of_the_device_is_waited_for(make_unet):
+    memory = _arranged(make_unet())
+    asked = []
+
+    class Saving:
+        def before_weights(self, unit):
+            asked.append(unit)
+
+    memory.optimizer.saving = Saving()
+    assert memory.relieve() is not None
+    assert asked == [unit.name for unit in memory.engine.units]

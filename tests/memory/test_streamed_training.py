@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import threading
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from aozora.memory.arrangement import Arrangement, Layout, units_of
 from aozora.memory.recompute import LEVELS, RecomputePlan, recomputable
 from aozora.memory.units import is_transformer_block
 from optimizers.background import Background
+from optimizers.gradient_sums import GradientSums
 from optimizers.placement import Placement
 from optimizers.raven_adamw import RavenAdamWRule
 from optimizers.transfers import Transfers
@@ -194,3 +196,39 @@ def test_forward_may_begin_while_a_thread_still_updates(
     found = _train(unet, memory, run_unet, 4)
     assert len(started) == 4
     _assert_equal(found, resident_run(1.0, 4, moments))
+
+
+@pytest.mark.parametrize("gradients", ["host", "device"])
+def test_a_step_under_way_goes_on_to_its_end_when_the_model_is_let_go_of(
+    make_unet, run_unet, monkeypatch, gradients
+):
+    def arranged():
+        unet = make_unet().bfloat16()
+        memory = _arrange(unet, 0.15, streamed=[], gradients=gradients)
+        for micro_step in range(MICRO_STEPS):
+            loss = run_unet(unet, micro_step, side=SIDE)
+            memory.gradients.begin(micro_step, is_last=micro_step == MICRO_STEPS - 1)
+            loss.backward()
+            memory.gradients.end()
+        return memory
+
+    expected = arranged()
+    expected.optimizer.step(expected.gradients, 1e-3, torch.ones(()))
+    expected.optimizer.finish()
+    monkeypatch.setattr(Transfers, "bounces", property(lambda self: True))
+    gate, original = threading.Event(), GradientSums.of
+
+    def wait_for_leave(sums, chunk, bucket):
+        assert gate.wait(30)
+        return original(sums, chunk, bucket)
+
+    monkeypatch.setattr(GradientSums, "of", wait_for_leave)
+    memory = arranged()
+    memory.optimizer.step(memory.gradients, 1e-3, torch.ones(()))
+    memory.after_step()
+    memory.close()
+    gate.set()
+    memory.optimizer.finish()
+    for name in memory.parameters:
+        found = memory.optimizer.master_weight(name)
+        assert torch.equal(found, expected.optimizer.master_weight(name)), name

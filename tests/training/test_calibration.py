@@ -78,6 +78,17 @@ def test_the_last_run_like_it_says_how_far_the_forecast_is_off(record, tmp_path)
     assert calibrate(tmp_path, CARD, SIZE) == Calibration(run="second", seconds=1.25)
 
 
+def test_what_copies_took_while_a_save_was_written_does_not_count(record, tmp_path):
+    def at(moment, text):
+        return json.dumps({**json.loads(text), "time": moment})
+
+    save = at(60.0, line("CheckpointSaved", seconds=9.0))
+    samples = [at(moment, memory(600, ram)) for moment, ram in ((50.0, 2000), (55.0, 9000))]
+    after = at(70.0, memory(600, 1900))
+    record("saved", plan(), *[step()] * ENOUGH_STEPS, *samples, save, after)
+    assert calibrate(tmp_path, CARD, SIZE).ram == 1.0
+
+
 @pytest.mark.parametrize(
     "lines",
     [

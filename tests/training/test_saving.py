@@ -195,6 +195,23 @@ def test_a_failure_is_raised_at_the_next_occasion_and_only_once(
     assert saved.run.steps == 3
 
 
+def test_a_save_that_cannot_begin_holds_nothing_up(tmp_path, monkeypatch):
+    saved = Saved(tmp_path, monkeypatch)
+    saved.step()
+
+    def fail(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread"):
+            saved.saver.save()
+    saved.step()
+    saved.saver.save()
+    saved.saver.wait()
+    assert [event.step for event in saved.saves()] == [2]
+
+
 def test_leaving_the_block_waits_for_the_save(tmp_path, monkeypatch, slow):
     saved = Saved(tmp_path, monkeypatch)
     saved.step()
