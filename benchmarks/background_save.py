@@ -26,7 +26,7 @@ from aozora.training.snapshot import Snapshot, Snapshots
 from aozora.training.state_file import read_state_file
 from aozora.training.state_writer import StateWriter
 from aozora.training.zip_stream import FileSum
-from benchmarks.common import GIB, machine_facts, write_results
+from benchmarks.common import GIB, Peak, machine_facts, write_results
 from benchmarks.rig import Rig, layout
 
 _MARGIN_BYTES = GIB // 4  # what a step takes beyond what the process has between steps
@@ -56,26 +56,8 @@ def write(snapshot: Snapshot, path: Path) -> FileSum:
             return writer.finish()
 
 
-class PeakMemory:
-    """The most main memory that this process had at once, while in a ``with`` block."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._process = psutil.Process()
-        self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._poll)
-
-    def __enter__(self) -> PeakMemory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ends.set()
-        self._thread.join()
-
-    def _poll(self) -> None:
-        while not self._ends.wait(0.005):
-            self.bytes = max(self.bytes, self._process.memory_info().rss)
+def rss() -> int:
+    return int(psutil.Process().memory_info().rss)
 
 
 def measure(rig: Rig, ram_bytes: int, path: Path) -> dict[str, Any]:
@@ -90,7 +72,7 @@ def measure(rig: Rig, ram_bytes: int, path: Path) -> dict[str, Any]:
     before = [step() for _ in range(5)][2:]
     rig.memory.optimizer.finish()
     expected = checksums(rig)
-    rss = psutil.Process().memory_info().rss
+    rss_before = rss()
     room = partial(room_within, ram_bytes - _MARGIN_BYTES)
     snapshots = Snapshots(rig.memory.engine, rig.memory.optimizer, room=room)
     started = time.monotonic()
@@ -104,7 +86,7 @@ def measure(rig: Rig, ram_bytes: int, path: Path) -> dict[str, Any]:
 
     thread = threading.Thread(target=work)
     during = []
-    with PeakMemory() as peak:
+    with Peak(rss) as memory:
         thread.start()
         while thread.is_alive():
             during.append(step())
@@ -126,8 +108,8 @@ def measure(rig: Rig, ram_bytes: int, path: Path) -> dict[str, Any]:
         "step_seconds_during": during,
         "is_the_state_of_its_moment": found == expected,
         "torch_reads_it": torch.equal(mapped["weights"][name], state["weights"][name].read()),
-        "rss_before_gib": rss / GIB,
-        "rss_peak_gib": peak.bytes / GIB,
+        "rss_before_gib": rss_before / GIB,
+        "rss_peak_gib": memory.peak / GIB,
     }
 
 

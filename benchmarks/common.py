@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -138,37 +138,47 @@ def nvml_card() -> tuple[Any, Any]:
     return pynvml, pynvml.nvmlDeviceGetHandleByIndex(number)
 
 
-class DeviceUsed:
-    """Peak of what the whole card has in use, beyond what was in use before this process."""
+class Peak:
+    """The most of a figure that is read again and again, while in a ``with`` block.
 
-    def __init__(self) -> None:
-        self._nvml, self._handle = nvml_card()
-        self._idle = self._used()
+    Args:
+        now: Returns the figure.
+    """
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self.now = now
         self.peak = 0
-        self._ends = False
+        self._ends = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True)
 
-    def _used(self) -> int:
-        return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used)
-
-    def __enter__(self) -> DeviceUsed:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *args: object) -> None:
-        self._ends = True
+    def __exit__(self, *error: object) -> None:
+        self._ends.set()
         self._thread.join()
-
-    def now(self) -> int:
-        return self._used() - self._idle
 
     def restart(self) -> None:
         self.peak = 0
 
     def _poll(self) -> None:
-        while not self._ends:
+        while not self._ends.is_set():
             self.peak = max(self.peak, self.now())
-            time.sleep(0.005)
+            self._ends.wait(0.005)
+
+
+class DeviceUsed(Peak):
+    """Peak of what the whole card has in use, beyond what was in use before this process."""
+
+    def __init__(self) -> None:
+        nvml, handle = nvml_card()
+
+        def used() -> int:
+            return int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
+
+        idle = used()
+        super().__init__(lambda: used() - idle)
 
 
 def write_results(name: str, result: dict[str, Any], out: Path | None) -> None:

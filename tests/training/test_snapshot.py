@@ -205,8 +205,7 @@ class Stopped:
         self._join = in_thread(lambda: run.write(self.snapshot, path, PacedWriter, pace=self.pace))
 
     def finish(self):
-        for _ in range(1000):
-            self.pace.release()
+        self.pace.release(1000)
         self._join()
 
 
@@ -362,16 +361,14 @@ def test_without_memory_for_copies_the_optimizer_waits_and_the_log_says_so(
 def test_without_room_for_copies_the_optimizer_waits_for_the_writer(tmp_path):
     run = Run(room=0)
     run.step()
-    snapshot, pace = run.snapshots.take(), threading.Semaphore(0)
-    join = in_thread(lambda: run.write(snapshot, tmp_path / "a.pt", PacedWriter, pace=pace))
+    save = Stopped(run, tmp_path / "a.pt")
     joined = threading.Event()
     stepping = in_thread(lambda: (run.step(), joined.set()))
     assert not joined.wait(0.2)
-    for _ in range(1000):
-        pace.release()
+    save.pace.release(1000)
     stepping()
-    join()
-    assert snapshot.waited_seconds > 0.1
+    save.finish()
+    assert save.snapshot.waited_seconds > 0.1
 
 
 def test_a_pass_may_run_as_far_as_the_writer_has_come(tmp_path):
