@@ -331,10 +331,9 @@ class Document(QObject):
         self, settings: Overlay, origin: Origin, reference: Overlay, *, is_saved: bool = True
     ) -> None:
         self.end_gesture()
-        self._origin = origin
         preset = origin.name if origin.kind == "preset" else ""
         snapshot = _Snapshot(copy.deepcopy(dict(settings)), copy.deepcopy(dict(reference)), preset)
-        self._show(History.starting_with(snapshot, is_saved=is_saved))
+        self._show(History.starting_with(snapshot, is_saved=is_saved), origin)
 
     def _push(self, snapshot: _Snapshot, title: str, *, may_merge: bool = False) -> None:
         moment = time.monotonic()
@@ -344,18 +343,19 @@ class Document(QObject):
             )
         )
 
-    def _show(self, history: History[_Snapshot]) -> None:
+    def _show(self, history: History[_Snapshot], origin: Origin | None = None) -> None:
         old, new = self._history.value, history.value
-        self._history = history
+        # Whatever can fail comes first: settings that cannot be shown must not become the document,
+        # which is what the working copy keeps for the next start.
         paths = changed_paths(old.settings, new.settings)
-        self._effective = effective(new.settings)
-        if new.reference is not old.reference:
-            self._reference_values = effective(new.reference)
-        self._announce(paths)
-
-    def _announce(self, paths: frozenset[str]) -> None:
-        config, problems = _examined(self._history.value.settings)
+        values = effective(new.settings)
+        is_same_reference = new.reference is old.reference
+        reference = self._reference_values if is_same_reference else effective(new.reference)
+        config, problems = _examined(new.settings)
         is_other = problems != self._problems
+        self._history = history
+        self._origin = self._origin if origin is None else origin
+        self._effective, self._reference_values = values, reference
         self._config, self._problems = config, problems
         if paths:
             self.changed.emit(paths)

@@ -112,9 +112,10 @@ def _completed(defaults: Mapping[str, Any], overlay: Any, path: str) -> dict[str
 
 def _completed_choice(choice: Choice, raw: Any) -> dict[str, Any]:
     given = {"kind": raw} if isinstance(raw, str) else raw
-    if not isinstance(given, Mapping) or given.get("kind", choice.default) not in choice.options:
+    kind = given.get("kind", choice.default) if isinstance(given, Mapping) else None
+    if not isinstance(kind, str) or kind not in choice.options:
         return dict(choice.options[choice.default])
-    return {**choice.options[given.get("kind", choice.default)], **given}
+    return {**choice.options[kind], **given}
 
 
 def default_at(values: Mapping[str, Any], path: str) -> Any:

@@ -38,6 +38,7 @@ from gui.engine.states import (
     advance,
 )
 from gui.engine.thread import EngineThread
+from gui.words import tr
 
 _DRAIN_INTERVAL_MS = 100
 _FIGURES_INTERVAL_SECONDS = 0.25
@@ -73,7 +74,8 @@ class EngineHost(QObject):
     Besides, `keeper` has the history for the charts and `console` the lines for the console, both
     bounded, so that a page that is made late has missed nothing.
 
-    Methods return at once; `start` and `start_demo` say whether the run was begun.
+    Methods return at once; `start` and `start_demo` say whether the run was begun, `hindrance`
+    why not.
     """
 
     status_changed = Signal(object)
@@ -140,17 +142,29 @@ class EngineHost(QObject):
         """Whether the running engine can be ended by force: only a child process can."""
         return self._body is not None and self._body.can_kill and self._status.is_engine_alive
 
+    @property
+    def hindrance(self) -> str:
+        """Why no run can be started now, in words; empty when one can."""
+        if self._status.is_free:
+            return ""
+        if self._status.is_active:
+            return tr("A run is going on. Stop it first.")
+        return tr("The last run is still ending. Try again in a moment.")
+
     def set_mode(self, mode: HostMode) -> None:
         """Host the next run in ``mode``; a run that is going on stays where it is."""
         self._mode = mode
 
     def set_problems(self, count: int) -> None:
-        """Say how many problems of the document forbid a start."""
+        """Say how many problems keep the document from being trained."""
         self._advance(Checked(count))
         self._tell_status()
 
     def start(self, config: Mapping[str, Any], *, resume: str = "") -> bool:
-        """Train ``config`` (plain JSON values); ``resume`` is a state file or ``last``."""
+        """Train ``config`` (plain JSON values); ``resume`` is a state file or ``last``.
+
+        The document's problems are no matter here: ``config`` need not come from it.
+        """
         return self._start(TrainJob(config=dict(config), resume=resume))
 
     def start_demo(self, folder: str) -> bool:
@@ -194,7 +208,7 @@ class EngineHost(QObject):
         return True
 
     def _start(self, job: Job) -> bool:
-        if not self._status.can_start:
+        if not self._status.is_free:
             return False
         self._drop_thread()
         self._job = job

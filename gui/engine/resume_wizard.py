@@ -43,10 +43,12 @@ from gui.engine.resume_plan import (
 )
 from gui.engine.state_question import StateFacts, StateQuestion
 from gui.forms.controls import Card, TonedLabel
+from gui.forms.message_box import warn
+from gui.forms.settling import settle
 from gui.settings_tree import effective, value_at, with_value
 from gui.shell.compare import differences
 from gui.shell.form_page import PageHead
-from gui.words import counted, whole
+from gui.words import counted, tr, whole
 
 _NOTABLE_JUMP = 2.0
 _ROW_HEIGHT = 28
@@ -379,9 +381,16 @@ def _saved_text(path: Path) -> str:
 def resume_with_wizard(
     document: Document, host: EngineHost, state: Path, parent: QWidget | None = None
 ) -> bool:
-    """Ask how to go on from ``state`` and start it; return whether a run was begun."""
+    """Ask how to go on from ``state`` and start it; return whether a run was begun.
+
+    What is being typed in the window of ``parent`` belongs to the document first.
+    """
+    if parent is not None:
+        settle(parent.window())
     wizard = ResumeWizard(document, state, parent)
     accepted = wizard.exec() == QDialog.DialogCode.Accepted
-    settings = wizard.settings() if accepted else {}
+    is_begun = accepted and host.start(wizard.settings(), resume=str(state))
+    if accepted and not is_begun:
+        warn(parent or wizard, tr("The run cannot be resumed now"), host.hindrance)
     wizard.deleteLater()
-    return accepted and host.start(settings, resume=str(state))
+    return is_begun

@@ -99,9 +99,14 @@ class RunStatus:
         return self.state in ACTIVE
 
     @property
+    def is_free(self) -> bool:
+        """Whether a run may begin, whatever is in the document."""
+        return not self.is_active and not self.is_engine_alive
+
+    @property
     def can_start(self) -> bool:
-        """Whether Train and Resume may be pressed."""
-        return not self.is_active and not self.is_engine_alive and not self.problems
+        """Whether the document may be trained, anew or from its last state."""
+        return self.is_free and not self.problems
 
     @property
     def can_stop(self) -> bool:
@@ -135,7 +140,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class StartRequested:
-    """The person pressed Train or Resume."""
+    """The person wants a run: of the document, from a state, or the demo."""
 
 
 @dataclass(frozen=True)
@@ -183,9 +188,12 @@ def advance(status: RunStatus, happening: Happening) -> RunStatus:
         case Checked(problems):
             return _checked(status, problems)
         case StartRequested():
-            if not status.can_start:
+            if not status.is_free:
                 return status
-            return RunStatus(state=RunState.PREPARING, is_engine_alive=True)
+            # The demo and a state bring settings of their own: the document's faults stay its own.
+            return RunStatus(
+                state=RunState.PREPARING, problems=status.problems, is_engine_alive=True
+            )
         case StopRequested(save):
             return _stop_requested(status, save)
         case StopOverdue():

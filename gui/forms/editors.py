@@ -154,7 +154,9 @@ class LinesField(QPlainTextEdit):
     def show_value(self, value: Any) -> None:
         """Show the texts in ``value``."""
         self._shown = [str(item) for item in value] if isinstance(value, list) else []
-        self.setPlainText("\n".join(self._shown))
+        # What says the same stays: its cursor, and the empty line that the next text begins on.
+        if self._texts() != self._shown:
+            self.setPlainText("\n".join(self._shown))
 
     def focusOutEvent(self, event: QFocusEvent) -> None:
         """Commit."""
@@ -174,10 +176,13 @@ class LinesField(QPlainTextEdit):
         super().keyPressEvent(event)
 
     def _commit(self) -> None:
-        texts = [line.strip() for line in self.toPlainText().splitlines() if line.strip()]
+        texts = self._texts()
         if texts != self._shown:
             self._shown = texts
             self.committed.emit(texts)
+
+    def _texts(self) -> list[str]:
+        return [line.strip() for line in self.toPlainText().splitlines() if line.strip()]
 
 
 Editor = NumberField | PathField | SwitchField | SetField | ColourField | LinesField | LineField

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from PySide6.QtCore import QTimer, Slot
 from PySide6.QtGui import QHideEvent, QShowEvent
@@ -161,8 +162,9 @@ class Page(FormPage):
     @Slot()
     def _scan(self) -> None:
         self._is_stale = False
-        folders = [f for f in self.folders.folders() if isinstance(f, dict)]
-        paths = [Path(str(folder.get("path") or "\0")) for folder in folders]
+        # While its picture is still in the list.
+        self.gallery.detail.caption.commit()
+        paths = [_place_of(folder) for folder in self.folders.folders()]
         self.model.scan(paths, self.document.value("data.recursive") is True)
 
     def _resize_marks(self) -> None:
@@ -176,3 +178,9 @@ class Page(FormPage):
         count = len(self.folders.rows)
         if not self.model.is_scanning:
             self.folders.show_counts([(every[n], without[n]) for n in range(count)])
+
+
+def _place_of(folder: Any) -> Path | None:
+    """Return where a folder of the settings is; None where nothing says so, as in an empty row."""
+    path = folder.get("path") if isinstance(folder, dict) else None
+    return Path(path) if isinstance(path, str) and path else None

@@ -128,7 +128,8 @@ class Page(FormPage):
         value = self.document.value
         layers = value(_LAYERS)
         lists = [_texts(value(path)) for path in (_BLOCKS, _INCLUDE, _EXCLUDE)]
-        return LayerChoice(layers if layers in LAYER_SETS else "all", *lists)
+        is_known = isinstance(layers, str) and layers in LAYER_SETS
+        return LayerChoice(layers if is_known else "all", *lists)
 
     def _tick(self, node: LayerNode, on: bool) -> None:
         choice = self.choice()

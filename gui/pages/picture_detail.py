@@ -36,14 +36,20 @@ class CaptionField(QPlainTextEdit):
 
     def show_text(self, text: str) -> None:
         """Show ``text``; what was typed and not committed is gone."""
-        self._shown = text
         self.setPlainText(text)
+        # As the field gives it back: it makes other line ends and spaces of some, and a text
+        # that was only looked at must not count as another.
+        self._shown = self.toPlainText()
 
     def commit(self) -> None:
         """Commit what was typed, if it is new."""
+        if not self.isEnabled() or not self.document().isModified():
+            return
         text = self.toPlainText().strip()
-        if text != self._shown and self.isEnabled():
+        if text != self._shown.strip():
             self._shown = text
+            # From here on an undo is a change again, one that is to be committed too.
+            self.document().setModified(False)
             self.committed.emit(text)
 
     def focusOutEvent(self, event: QFocusEvent) -> None:

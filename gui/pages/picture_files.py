@@ -106,11 +106,17 @@ def _is(item: PictureItem, wanted: Filter, resolution: int, facts: DataFacts | N
 
 
 def list_pictures(
-    folders: Iterable[Path], *, recursive: bool, should_stop: Callable[[], bool]
+    folders: Iterable[Path | None], *, recursive: bool, should_stop: Callable[[], bool]
 ) -> Iterator[PictureItem]:
-    """Yield the pictures in ``folders``, folder by folder, in the order of their names."""
+    """Yield the pictures in ``folders``, folder by folder, in the order of their names.
+
+    A folder that is None or not there has none; those behind it keep their numbers.
+    """
     seen: set[str] = set()
     for number, folder in enumerate(folders):
+        # The walk raises where a path cannot be one, as with a NUL in it; this only says no.
+        if folder is None or not os.path.isdir(folder):
+            continue
         for here, inner, names in os.walk(folder, followlinks=True):
             real = os.path.realpath(here)
             if real in seen:

@@ -45,14 +45,14 @@ class PictureScan(QThread):
 
     Signals:
         found: The number of the scan and some pictures.
-        done: The number of the scan; all pictures were told.
+        done: The number of the scan; all pictures that could be found were told.
     """
 
     found = Signal(int, object)
     done = Signal(int)
 
     def __init__(
-        self, number: int, folders: Sequence[Path], recursive: bool, parent: QObject
+        self, number: int, folders: Sequence[Path | None], recursive: bool, parent: QObject
     ) -> None:
         super().__init__(parent)
         self._number = number
@@ -63,14 +63,18 @@ class PictureScan(QThread):
         """List them."""
         batch: list[PictureItem] = []
         stop = self.isInterruptionRequested
-        for item in list_pictures(self._folders, recursive=self._recursive, should_stop=stop):
-            batch.append(item)
-            if len(batch) >= _BATCH:
+        try:
+            for item in list_pictures(self._folders, recursive=self._recursive, should_stop=stop):
+                batch.append(item)
+                if len(batch) >= _BATCH:
+                    self.found.emit(self._number, batch)
+                    batch = []
+        finally:
+            # Also after a fault, which goes on to whoever shows faults: the page must not say
+            # for ever that folders are being read.
+            if not self.isInterruptionRequested():
                 self.found.emit(self._number, batch)
-                batch = []
-        if not self.isInterruptionRequested():
-            self.found.emit(self._number, batch)
-            self.done.emit(self._number)
+                self.done.emit(self._number)
 
 
 class _Thumbnail(QRunnable):
@@ -133,8 +137,8 @@ class PictureModel(QAbstractListModel):
 
     # The scan
 
-    def scan(self, folders: Sequence[Path], recursive: bool) -> None:
-        """Read ``folders`` anew."""
+    def scan(self, folders: Sequence[Path | None], recursive: bool) -> None:
+        """Read ``folders`` anew; None stands for one without a place, to keep the numbers."""
         self.stop()
         self._number += 1
         self.beginResetModel()
@@ -275,13 +279,17 @@ class PictureModel(QAbstractListModel):
                 return
 
     def caption_changed(self, item: PictureItem, caption_path: Path) -> PictureItem:
-        """Read the caption of ``item`` again from its file; return the new item."""
-        number = self.items.index(item)
+        """Read the caption of ``item`` again from its file; return the new item.
+
+        An item that is not in the list any more, as when the folders are read anew, is only read.
+        """
         new = replace(item, caption=read_text(caption_path), caption_path=caption_path)
-        self.items[number] = new
-        if number in self._shown:
-            where = self.index(self._shown.index(number))
-            self.dataChanged.emit(where, where)
-        self.scanned.emit()
+        if item in self.items:
+            number = self.items.index(item)
+            self.items[number] = new
+            if number in self._shown:
+                where = self.index(self._shown.index(number))
+                self.dataChanged.emit(where, where)
+            self.scanned.emit()
         self.edited.emit(item.path)
         return new

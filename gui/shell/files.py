@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QObject, QTimer, Signal, Slot
@@ -19,10 +20,14 @@ log = logging.getLogger(__name__)
 
 _AUTOSAVE_MS = 30_000
 _WORKING_COPY = "working-copy.json"
+_SET_ASIDE = "working-copy-broken.json"
 
 
 class FileKeeper(QObject):
     """Brings the document and its files together.
+
+    Args:
+        settle: Called before the document is saved or left, so that it holds what is being typed.
 
     Signals:
         restored: Unsaved changes of the last session are back.
@@ -36,11 +41,14 @@ class FileKeeper(QObject):
         preferences: PreferenceKeeper,
         dialogs: Dialogs,
         parent: QObject | None = None,
+        *,
+        settle: Callable[[], None],
     ) -> None:
         super().__init__(parent)
         self._document = document
         self._preferences = preferences
         self._dialogs = dialogs
+        self._settle = settle
         # Beside the preferences: whoever is given others does not meet the user's work.
         self.working_copy = preferences.path.with_name(_WORKING_COPY)
         self._copied = ""
@@ -69,17 +77,20 @@ class FileKeeper(QObject):
 
     def save(self) -> bool:
         """Save to the document's file, or ask for one."""
+        self._settle()
         path = self._document.origin.path
         return self.save_as() if path is None else self._write(path)
 
     def save_as(self) -> bool:
         """Ask for a file and save there."""
+        self._settle()
         suggestion = Path(self._start_folder(), f"{self._document.origin.name}.json")
         path = self._dialogs.save_path(str(suggestion))
         return path is not None and self._write(path)
 
     def may_leave(self) -> bool:
         """Return whether the document may be replaced; asks when changes would be lost."""
+        self._settle()
         if not self._document.is_dirty:
             return True
         answer = self._dialogs.unsaved(self._document.origin.name)
@@ -96,7 +107,7 @@ class FileKeeper(QObject):
             return
         try:
             write_json_atomic(self.working_copy, copy, sync=False)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             log.warning("The working copy cannot be written (%s)", error)
         else:
             self._copied = text
@@ -108,12 +119,28 @@ class FileKeeper(QObject):
             self._document.restore(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return False
-        except (OSError, ValueError, RecursionError) as error:
-            log.warning("The working copy cannot be read (%s)", error)
+        except Exception as error:  # whatever is wrong with it, the window has to open
+            log.warning("The working copy cannot be read", exc_info=error)
+            self._set_aside(path)
             return False
         if self._document.is_dirty:
             self.restored.emit()
         return True
+
+    def _set_aside(self, path: Path) -> None:
+        """Move a working copy that cannot be read out of the next start's way, and say so."""
+        aside = path.with_name(_SET_ASIDE)
+        try:
+            path.replace(aside)
+        except OSError as error:
+            log.warning("The working copy cannot be set aside (%s)", error)
+            detail = tr("It cannot be kept: {0}").format(error.strerror or str(error))
+        else:
+            detail = tr("It is kept in {0}.").format(aside)
+        title = tr("The last session does not come back")
+        text = tr("What the last session left cannot be read; this one begins with the defaults.")
+        # Once the window is shown, which a question before it would keep waiting.
+        QTimer.singleShot(0, self, lambda: self._dialogs.tell(title, text, detail))
 
     def close(self) -> None:
         """Keep what the next session begins with; for after `may_leave` at the end."""

@@ -44,8 +44,10 @@ class Intake(QObject):
 
     def _add_pictures(self, path: Path) -> None:
         document = self._window.document
-        folders = document.value("data.folders")
-        if all(folder["path"] != str(path) for folder in folders):
+        value = document.value("data.folders")
+        # A faulty file is shown with its faults, so that there may be anything here.
+        folders = value if isinstance(value, list) else []
+        if not any(isinstance(f, dict) and f.get("path") == str(path) for f in folders):
             new = [*folders, {"path": str(path)}]
             document.set_values({"data.folders": new}, self.tr("add folder"))
         self._window.show_page("data")

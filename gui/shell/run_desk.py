@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal, Slot
@@ -20,6 +20,9 @@ from gui.words import tr
 
 class RunDesk(QObject):
     """Stands between buttons and the engine.
+
+    Args:
+        settle: Called before the document is started, so that it holds what is being typed.
 
     Signals:
         problems_changed: `problems` may say something else.
@@ -41,6 +44,8 @@ class RunDesk(QObject):
         preferences: PreferenceKeeper,
         dialogs: Dialogs,
         parent: QObject | None = None,
+        *,
+        settle: Callable[[], None],
     ) -> None:
         super().__init__(parent)
         self._document = document
@@ -48,6 +53,7 @@ class RunDesk(QObject):
         self._checker = checker
         self._preferences = preferences
         self._dialogs = dialogs
+        self._settle = settle
         self._is_closing = False
         document.problems_changed.connect(self._tell)
         checker.changed.connect(self._tell)
@@ -78,11 +84,12 @@ class RunDesk(QObject):
     def start_demo(self, folder: Path) -> None:
         """Run the demo in ``folder``."""
         if not self._host.start_demo(str(folder)):
-            text = tr("A run is going on. Stop it first.")
-            self._dialogs.tell(tr("The trial cannot start now"), text)
+            self._dialogs.tell(tr("The trial cannot start now"), self._host.hindrance)
 
     def _start(self, resume: str) -> None:
-        if not self._host.start(self._document.config(), resume=resume):
+        self._settle()
+        is_ready = self._host.status.can_start
+        if not (is_ready and self._host.start(self._document.config(), resume=resume)):
             self.refused.emit()
 
     @Slot(object)
@@ -131,21 +138,30 @@ class RunDesk(QObject):
 
     def closes(self) -> bool:
         """Return whether the window may close now; asks, and remembers to close later."""
-        status = self._host.status
-        if not status.is_active and not status.is_engine_alive:
+        if self._host.status.is_free:
             return True
-        if self._is_closing and self._host.can_force_quit:
-            text = tr("The run is still ending. Ending it by force loses what is not saved yet.")
-            if self._dialogs.confirm(tr("Still saving"), text, tr("Force quit")):
-                self._host.force_quit()
-                return self._host.wait(5.0)
+        # While a question is open, a run that ends must not close the window from under it.
+        was_closing, self._is_closing = self._is_closing, False
+        if was_closing and self._host.can_force_quit:
+            self._offer_force()
+        elif not self._stops_to_close():
             return False
-        answer = self._dialogs.stopping(status.unsaved_steps, is_closing=True)
-        if answer == "keep":
-            return False
-        self._is_closing = True
-        self._host.stop(save=answer == "save")
-        return False
+        # Only an engine that is still there will say that it is over.
+        self._is_closing = not self._host.status.is_free
+        return not self._is_closing
+
+    def _offer_force(self) -> None:
+        text = tr("The run is still ending. Ending it by force loses what is not saved yet.")
+        if self._dialogs.confirm(tr("Still saving"), text, tr("Force quit")):
+            self._host.force_quit()
+            self._host.wait(5.0)
+
+    def _stops_to_close(self) -> bool:
+        """Ask how to stop, and do it; return False when the window is to be kept."""
+        answer = self._dialogs.stopping(self._host.status.unsaved_steps, is_closing=True)
+        if answer != "keep":
+            self._host.stop(save=answer == "save")
+        return answer != "keep"
 
     @Slot(object)
     def _follow(self, status: RunStatus) -> None:

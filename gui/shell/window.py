@@ -21,6 +21,7 @@ from gui.document import Document
 from gui.engine.desktop import DesktopLink
 from gui.engine.host import EngineHost
 from gui.forms.controls import upright_rule
+from gui.forms.settling import settle
 from gui.preferences import PreferenceKeeper, Preferences
 from gui.shell.checker import RunChecker
 from gui.shell.compare import differences
@@ -69,9 +70,17 @@ class MainWindow(QMainWindow):
         mode = preferences.now.engine_host
         self.host = EngineHost(self, mode=mode) if host is None else host
         self.dialogs: Dialogs = QtDialogs(self) if dialogs is None else dialogs
-        self.files = FileKeeper(self.document, preferences, self.dialogs, self)
+        self.files = FileKeeper(self.document, preferences, self.dialogs, self, settle=self.settle)
         self.checker = RunChecker(self.document, self)
-        self.desk = RunDesk(self.document, self.host, self.checker, preferences, self.dialogs, self)
+        self.desk = RunDesk(
+            self.document,
+            self.host,
+            self.checker,
+            preferences,
+            self.dialogs,
+            self,
+            settle=self.settle,
+        )
         self.top = TopBar(self.document, preferences, entries(), self)
         self.rail = Rail(page_specs())
         self.pages = PageStack(self.document, self.host, preferences)
@@ -277,6 +286,10 @@ class MainWindow(QMainWindow):
 
     # Document and run
 
+    def settle(self) -> None:
+        """Let the document hold what is being typed, for keys and buttons that take no focus."""
+        settle(self)
+
     @Slot()
     def _show_title(self) -> None:
         mark = "*" if self.document.is_dirty else ""
@@ -318,9 +331,11 @@ class MainWindow(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Ask before anything is lost."""
-        if not self._may_close and not (self.desk.closes() and self.files.may_leave()):
-            event.ignore()
-            return
+        if not self._may_close:
+            self.settle()
+            if not (self.desk.closes() and self.files.may_leave()):
+                event.ignore()
+                return
         geometry = bytes(self.saveGeometry().toHex().data()).decode("ascii")
         self.preferences.change(geometry=geometry)
         self.files.close()

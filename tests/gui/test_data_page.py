@@ -416,7 +416,8 @@ def test_a_changed_caption_is_counted_again(page, asked, answer, qtbot, folder):
     asked.answer(answer)
     page.gallery.view.setCurrentIndex(page.model.index(0))
     caption = page.gallery.detail.caption
-    caption.setPlainText("short now")
+    caption.selectAll()
+    caption.insertPlainText("short now")
     caption.commit()
     assert page.counter.facts.of(folder / "a.png") is None, "what was said is no longer true"
     assert page.gallery.detail._engine.isHidden()

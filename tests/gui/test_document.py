@@ -86,6 +86,40 @@ def test_a_faulty_file_opens_with_problems_and_keeps_what_it_held(document, tmp_
     assert document.decoded().training.seed == 1
 
 
+@pytest.mark.parametrize("path", sorted(choices()))
+@pytest.mark.parametrize("kind", [["raven"], {"kind": "raven"}, None, 5, "nonsense"], ids=repr)
+def test_a_kind_that_is_none_is_a_problem_and_the_default_is_shown(document, tmp_path, path, kind):
+    settings = with_value({}, path, {"kind": kind})
+    file = tmp_path / "bad.json"
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    document.load(file)
+    assert any(problem.path == path for problem in document.problems())
+    assert document.overlay() == settings, "what the file held is kept"
+    assert document.value(path) == choices()[path].options[choices()[path].default]
+    document.set_values({f"{path}.kind": choices()[path].default}, "choose")
+    assert document.problems() == Document().problems()
+
+
+@pytest.mark.parametrize("name", ["changed_paths", "effective", "check_config"])
+def test_what_cannot_be_shown_does_not_become_the_document(document, tmp_path, monkeypatch, name):
+    def fail(*values):
+        raise ZeroDivisionError
+
+    file = tmp_path / "bad.json"
+    file.write_text('{"training": {"steps": 7}}', encoding="utf-8")
+    document.set_values({"training.steps": 5}, "steps")
+    before, heard = document.working_copy(), _heard(document)
+    monkeypatch.setattr(f"gui.document.{name}", fail)
+    with pytest.raises(ZeroDivisionError):
+        document.load(file)
+    monkeypatch.undo()
+    assert document.working_copy() == before
+    assert document.value("training.steps") == 5
+    assert not heard
+    document.undo()
+    assert document.value("training.steps") == document.default("training.steps")
+
+
 def test_problems_are_the_engine_s_and_are_announced(document, qtbot):
     assert [problem.path for problem in document.problems()] == ["model.base", "data.folders"]
     with qtbot.waitSignal(document.problems_changed):

@@ -22,6 +22,7 @@ from gui.engine.host import EngineHost, Patience
 from gui.engine.inline import InlineEngine
 from gui.engine.states import EngineEnded, RunState
 from gui.engine.wire import plain_of
+from tests.gui.shell_fakes import FakeBody
 
 FAKE = Path(__file__).with_name("fake_engine.py")
 MODES = ("process", "thread")
@@ -391,11 +392,32 @@ def test_the_mode_of_the_next_run_can_be_chosen_while_one_goes_on(stage):
     one.wait_for_end(ends=2)
 
 
-def test_problems_forbid_a_start():
-    host = EngineHost()
+@pytest.mark.parametrize(
+    "start", [lambda host: host.start_demo("d"), lambda host: host.start({}, resume="x.pt")]
+)
+def test_problems_of_the_document_forbid_no_run_of_other_settings(qtbot, start):
+    host = EngineHost(make_body=FakeBody)
     host.set_problems(1)
     assert host.status.state is RunState.BLOCKED
+    assert host.hindrance == ""
+    assert start(host)
+    assert not start(host)
+    assert host.hindrance == "A run is going on. Stop it first."
+    host.stop(save=False)
+    assert host.wait(10.0)
+    assert host.status.problems == 1
+
+
+def test_an_engine_that_is_still_ending_is_told_from_a_run(qtbot):
+    over = RunFinished(reason="completed", step=4, skipped_steps=0, seconds=1.0)
+    host = EngineHost(make_body=lambda job, mode: FakeBody(job, mode, [over]))
+    assert host.start({})
+    qtbot.waitUntil(lambda: host.status.state is RunState.FINISHED)
     assert not host.start({})
+    assert host.hindrance == "The last run is still ending. Try again in a moment."
+    host._body.over.set()
+    assert host.wait(10.0)
+    assert host.hindrance == ""
 
 
 def test_the_command_of_a_run_names_events_control_and_state():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
@@ -78,6 +79,12 @@ def folder(tmp_path):
     return folder
 
 
+def _type(caption, text):
+    """Put ``text`` in the place of all of ``caption``, as typing does."""
+    caption.selectAll()
+    caption.insertPlainText(text)
+
+
 def _list(*folders, recursive=True):
     return list(list_pictures(folders, recursive=recursive, should_stop=lambda: False))
 
@@ -125,6 +132,11 @@ def test_pictures_are_listed_in_order_with_size_and_caption(folder, qapp):
     assert inner.caption_path is None
     assert [item.path.name for item in _list(folder, recursive=False)][-1] == "broken.png"
     assert len(_list(folder, folder)) == 4, "what is reached twice is there once"
+
+
+def test_a_place_that_holds_no_folder_keeps_its_number(folder, qapp):
+    found = _list(None, folder / "gone", Path("a\0b"), Path("a\ud800"), folder)
+    assert {item.folder for item in found} == {4}
 
 
 def test_a_folder_that_links_to_itself_ends(folder, qapp):
@@ -208,12 +220,12 @@ def test_a_caption_is_changed_in_the_window_as_plain_text(make_page, document, q
     caption = page.gallery.detail.caption
     assert caption.toPlainText() == "first line\nsecond line"
     caption.setFocus()
-    caption.setPlainText("<b>bold?</b>")
+    _type(caption, "<b>bold?</b>")
     assert read_text(folder / "b.txt").startswith("first line"), "not while typing"
     qtbot.keyClick(caption, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
     assert read_text(folder / "b.txt") == "<b>bold?</b>"
     assert page.model.item(1).caption == "<b>bold?</b>"
-    caption.setPlainText("typed and left")
+    _type(caption, "typed and left")
     page.gallery.view.setCurrentIndex(page.model.index(0))
     assert read_text(folder / "b.txt") == "typed and left"
     assert caption.toPlainText() == ""
@@ -225,9 +237,121 @@ def test_escape_gives_the_caption_back(make_page, document, qtbot, folder):
     _scanned(page, qtbot, 4)
     page.gallery.view.setCurrentIndex(page.model.index(1))
     caption = page.gallery.detail.caption
-    caption.setPlainText("never mind")
+    _type(caption, "never mind")
     qtbot.keyClick(caption, Qt.Key.Key_Escape)
     assert caption.toPlainText() == "first line\nsecond line"
+
+
+def test_looking_at_captions_leaves_their_files_as_they_are(make_page, document, qtbot, folder):
+    captions = {
+        folder / "b.txt": b"first line\r\nsecond line\r\n",
+        folder / "broken.txt": b"red\xc2\xa0dress",
+        folder / "inner" / "c.txt": b"one\xe2\x80\xa8two\n",
+    }
+    for path, text in captions.items():
+        path.write_bytes(text)
+    page = make_page(data.Page)
+    document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
+    _scanned(page, qtbot, 4)
+    caption = page.gallery.detail.caption
+    for row in (0, 1, 2, 3, 0):
+        page.gallery.view.setCurrentIndex(page.model.index(row))
+        caption.commit()
+    assert {path: path.read_bytes() for path in captions} == captions
+    page.gallery.view.setCurrentIndex(page.model.index(2))
+    _type(caption, "never mind")
+    caption.undo()
+    caption.commit()
+    _type(caption, "never mind")
+    qtbot.keyClick(caption, Qt.Key.Key_Escape)
+    page.gallery.view.setCurrentIndex(page.model.index(0))
+    assert {path: path.read_bytes() for path in captions} == captions
+
+
+def test_what_undo_and_redo_make_of_a_written_caption_is_written_too(
+    make_page, document, qtbot, folder
+):
+    page = make_page(data.Page)
+    document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
+    _scanned(page, qtbot, 4)
+    page.gallery.view.setCurrentIndex(page.model.index(1))
+    caption = page.gallery.detail.caption
+    _type(caption, "another")
+    caption.commit()
+    assert read_text(folder / "b.txt") == "another"
+    while caption.document().isUndoAvailable():
+        caption.undo()
+    caption.commit()
+    assert read_text(folder / "b.txt") == "first line\nsecond line"
+    while caption.document().isRedoAvailable():
+        caption.redo()
+    caption.commit()
+    assert read_text(folder / "b.txt") == "another"
+
+
+def test_a_caption_that_is_being_typed_is_written_before_the_folders_are_read_anew(
+    make_page, document, qtbot, folder
+):
+    page = make_page(data.Page)
+    document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
+    _scanned(page, qtbot, 4)
+    page.gallery.view.setCurrentIndex(page.model.index(1))
+    detail = page.gallery.detail
+    _type(detail.caption, "half a word")
+    with qtbot.captureExceptions() as faults:
+        document.set_values({"data.recursive": False}, "recursive")
+        _scanned(page, qtbot, 3)
+    assert not faults
+    assert read_text(folder / "b.txt") == "half a word"
+    assert page.model.item(1).caption == "half a word"
+    assert not detail.caption.isEnabled(), "no picture is chosen any more"
+    assert detail.caption.toPlainText() == ""
+
+
+def test_the_caption_of_a_picture_that_is_gone_from_the_list_is_read_all_the_same(
+    make_page, document, qtbot, folder
+):
+    page = make_page(data.Page)
+    document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
+    _scanned(page, qtbot, 4)
+    item = page.model.item(1)
+    document.set_values({"data.folders": []}, "none")
+    _scanned(page, qtbot, 0)
+    with qtbot.waitSignal(page.model.edited) as edited:
+        new = page.model.caption_changed(item, write_caption(item, "late"))
+    assert new.caption == "late"
+    assert edited.args == [item.path]
+    assert page.model.items == []
+
+
+@pytest.mark.parametrize("nothing", [{"path": ""}, {"repeats": 2}, {"path": 5}, {"path": "\0"}, 7])
+def test_a_folder_without_a_place_does_not_keep_the_others_from_being_read(
+    make_page, document, qtbot, folder, nothing
+):
+    page = make_page(data.Page)
+    with qtbot.captureExceptions() as faults:
+        document.set_values({"data.folders": [nothing, {"path": str(folder)}]}, "folders")
+        _scanned(page, qtbot, 4)
+    assert not faults
+    assert {item.folder for item in page.model.items} == {1}
+    empty, full = (row._words.text() for row in page.folders.rows)
+    assert "4 pictures" in full
+    assert "4 pictures" not in empty
+
+
+def test_a_fault_while_folders_are_read_is_told_and_ends_the_reading(
+    make_page, document, qtbot, folder, monkeypatch
+):
+    def list_some(folders, **how):
+        yield from _list(folder, recursive=False)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("gui.pages.picture_model.list_pictures", list_some)
+    page = make_page(data.Page)
+    with qtbot.captureExceptions() as faults:
+        document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
+        _scanned(page, qtbot, 3)
+    assert [kind for kind, *_ in faults] == [ZeroDivisionError]
 
 
 def test_folders_are_added_changed_and_taken_out(make_page, document, qtbot, tmp_path):

@@ -854,6 +854,26 @@ def test_an_accepted_wizard_starts_the_run(qtbot, document, tmp_path, silent_que
     assert started == [(42, str(state))]
 
 
+def test_an_accepted_resume_that_cannot_start_says_why(
+    qtbot, document, tmp_path, silent_question, monkeypatch
+):
+    class BusyHost:
+        hindrance = "The last run is still ending."
+
+        def start(self, config, *, resume=""):
+            return False
+
+    def answer(self):
+        self._answered(facts_of(stored()))
+        return 1
+
+    said = []
+    monkeypatch.setattr(resume_wizard.ResumeWizard, "exec", answer)
+    monkeypatch.setattr(resume_wizard, "warn", lambda parent, *words: said.append(words))
+    assert not resume_wizard.resume_with_wizard(document, BusyHost(), tmp_path / "s.pt")
+    assert said == [("The run cannot be resumed now", BusyHost.hindrance)]
+
+
 # Desktop
 
 

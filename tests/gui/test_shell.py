@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QEvent, QMimeData, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent
-from PySide6.QtWidgets import QAbstractButton, QApplication, QLabel, QWidget
+from PySide6.QtWidgets import QAbstractButton, QApplication, QDialog, QLabel, QWidget
 
 from aozora.config.presets import shipped_presets
 from aozora.errors import Problem
@@ -24,9 +24,12 @@ from aozora.events import (
 )
 from gui import theme
 from gui.document import Document
+from gui.engine.bodies import DemoJob
 from gui.engine.figures import FigureKeeper, RunFigures
 from gui.engine.host import EngineHost
+from gui.engine.resume_wizard import ResumeWizard
 from gui.engine.run_folders import RunFolder
+from gui.engine.state_question import StateQuestion
 from gui.engine.states import RunState, RunStatus
 from gui.forms.editors import line_of
 from gui.preferences import PreferenceKeeper
@@ -344,10 +347,93 @@ def test_unsaved_changes_survive_a_crash(make_world):
     assert "back" in second.window.notices.about_session.words
 
 
-def test_a_broken_working_copy_does_not_keep_the_window_shut(make_world):
+_NO_COPIES = {
+    "no JSON": b"{",
+    "no text": b"\xff\xff",
+    "another shape": b'{"settings": 3}',
+    "too deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", _NO_COPIES.values(), ids=_NO_COPIES)
+def test_a_broken_working_copy_is_set_aside_and_told_of(make_world, qtbot, content):
     world = make_world()
-    world.window.files.working_copy.write_text('{"settings": 3}', encoding="utf-8")
-    assert not world.window.files.restore()
+    files = world.window.files
+    files.working_copy.write_bytes(content)
+    assert not files.restore()
+    assert world.document.overlay() == {}
+    assert not files.working_copy.exists()
+    aside = files.working_copy.with_name("working-copy-broken.json")
+    assert aside.read_bytes() == content
+    assert not world.dialogs.asked, "the window is not shown yet"
+    qtbot.waitUntil(lambda: bool(world.dialogs.asked))
+    ((kind, _, text, detail),) = world.dialogs.asked
+    assert kind == "tell"
+    assert "last session" in text
+    assert str(aside) in detail
+    assert not files.restore(), "the next start finds nothing"
+
+
+def test_a_working_copy_that_cannot_be_shown_is_set_aside_too(make_world, qtbot, monkeypatch):
+    world = make_world()
+    files = world.window.files
+    world.document.set_values({"training.steps": 5}, "steps")
+    files.autosave()
+
+    def fail(old, new):
+        raise TypeError("unhashable type")
+
+    second = make_world()
+    monkeypatch.setattr("gui.document.changed_paths", fail)
+    assert not second.window.files.restore()
+    monkeypatch.undo()
+    assert second.document.overlay() == {}
+    second.window.files.autosave()
+    aside = json.loads(files.working_copy.with_name("working-copy-broken.json").read_bytes())
+    assert aside["settings"] == {"training": {"steps": 5}}
+    qtbot.waitUntil(lambda: bool(second.dialogs.asked))
+
+
+def test_a_working_copy_that_cannot_be_set_aside_does_not_keep_the_window_shut(
+    make_world, qtbot, monkeypatch
+):
+    world = make_world()
+    world.window.files.working_copy.write_text("{", encoding="utf-8")
+
+    def refuse(path, target):
+        raise PermissionError(13, "The process cannot access the file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        assert not world.window.files.restore()
+    qtbot.waitUntil(lambda: bool(world.dialogs.asked))
+    assert "cannot access" in world.dialogs.asked[0][-1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": {"kind": ["raven"]}},
+        {"loss": {"weighting": {"kind": {}}}},
+        {"targets": {"layers": ["all"]}},
+        {"targets": {"layers": {}}},
+    ],
+    ids=repr,
+)
+def test_a_malformed_configuration_is_shown_and_comes_back(make_world, tmp_path, settings):
+    first = make_world()
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps(settings), encoding="utf-8")
+    assert first.window.files.open(bad)
+    for spec in page_specs():
+        first.window.show_page(spec.key)
+    assert first.document.problems()
+    first.window.files.autosave()
+    second = make_world()
+    assert second.window.files.restore()
+    assert second.document.overlay() == settings
+    second.window.show_page("layers")
+    assert second.window.pages.page("layers").choice().layers == "all"
 
 
 def test_discarded_changes_do_not_come_back(make_world, tmp_path):
@@ -396,6 +482,18 @@ def test_a_model_and_folders_can_be_dropped_anywhere(world, tmp_path):
     (tmp_path / "x.txt").write_text("")
     _drop(world.window, tmp_path / "x.txt")
     assert world.dialogs.asked[-1][0] == "tell"
+
+
+@pytest.mark.parametrize("folders", [5, None, "pictures", [7, {"repeats": 2}]], ids=repr)
+def test_a_folder_is_dropped_where_the_list_is_malformed(world, qtbot, tmp_path, folders):
+    world.document.set_values({"data.folders": folders}, "malformed")
+    (tmp_path / "pictures").mkdir()
+    with qtbot.captureExceptions() as faults:
+        _drop(world.window, tmp_path / "pictures", tmp_path / "pictures")
+    assert not faults
+    kept = folders if isinstance(folders, list) else []
+    set_now = world.document.overlay()["data"]["folders"]
+    assert set_now == [*kept, {"path": str(tmp_path / "pictures")}]
 
 
 # Preset to Train
@@ -460,6 +558,38 @@ def test_the_rail_counts_problems_of_each_page(world):
 # The run
 
 
+def test_a_new_window_can_try_the_demo(world, qtbot, tmp_path):
+    assert world.host.status.problems == 2
+    world.window.show_page("start")
+    world.window.pages.page("start").demo_asked.emit(tmp_path)
+    (body,) = world.bodies
+    assert body.job == DemoJob(folder=str(tmp_path))
+    assert world.dialogs.asked == []
+    assert world.window.pages.current == "run"
+    world.window.desk.start_demo(tmp_path)
+    assert world.dialogs.asked[-1][1:3] == (
+        "The trial cannot start now",
+        "A run is going on. Stop it first.",
+    )
+    body.over.set()
+    qtbot.waitUntil(lambda: not world.host.status.is_engine_alive)
+    assert not world.window.bar.train.isEnabled(), "the document is as faulty as before"
+
+
+def test_a_new_window_resumes_with_the_settings_of_a_state(world, tmp_path, monkeypatch):
+    def accept(wizard):
+        monkeypatch.setattr(wizard, "settings", lambda: {"schema": 1, "training": {"steps": 9}})
+        return QDialog.DialogCode.Accepted
+
+    monkeypatch.setattr(StateQuestion, "ask", lambda self, path: None)
+    monkeypatch.setattr(ResumeWizard, "exec", accept)
+    world.window.links.resume_from(tmp_path / "s.pt")
+    (body,) = world.bodies
+    assert body.job.config["training"]["steps"] == 9
+    assert body.job.resume == str(tmp_path / "s.pt")
+    assert world.host.status.state is RunState.PREPARING
+
+
 def test_a_run_goes_from_train_to_finished(make_world, qtbot, tmp_path):
     started = RunStarted(run_id="r", folder=str(tmp_path))
     events = [started, planned(), *(step(n) for n in range(1, 5))]
@@ -506,6 +636,83 @@ def test_closing_while_training_saves_first_and_closes_then(make_world, qtbot, t
     assert not world.window.close()
     assert world.bodies[0].commands == ["stop_and_save"]
     qtbot.waitUntil(lambda: not world.window.isVisible())
+
+
+def _running(make_world, qtbot, tmp_path, *, is_saved=True):
+    """Return a world whose run has begun."""
+    world = make_world([RunStarted(run_id="r", folder=str(tmp_path)), planned(), step(1)])
+    world.window.show()
+    world.make_ready()
+    if is_saved:
+        world.document.save(tmp_path / "mine.json")
+    world.window.desk.train()
+    qtbot.waitUntil(lambda: world.host.status.step == 1)
+    return world
+
+
+def _ends_meanwhile(world, qtbot, name, answer):
+    """Let the engine end while the question ``name`` is open, then give ``answer``."""
+
+    def ask(*details, **more):
+        world.dialogs.asked.append((name, *details))
+        world.bodies[-1].over.set()
+        qtbot.waitUntil(lambda: not world.host.status.is_engine_alive)
+        assert world.window.isVisible(), "not from under the question"
+        return answer
+
+    setattr(world.dialogs, name, ask)
+
+
+@pytest.mark.parametrize(("answer", "closes"), [("save", True), ("now", True), ("keep", False)])
+def test_a_run_that_ends_while_closing_is_asked_about(make_world, qtbot, tmp_path, answer, closes):
+    world = _running(make_world, qtbot, tmp_path)
+    _ends_meanwhile(world, qtbot, "stopping", answer)
+    assert world.window.close() == closes
+    assert [name for name, *_ in world.dialogs.asked] == ["stopping"]
+
+
+def test_a_window_that_was_not_closed_after_a_run_does_not_close_by_itself(
+    make_world, qtbot, tmp_path
+):
+    world = _running(make_world, qtbot, tmp_path, is_saved=False)
+    world.dialogs.answers["unsaved"] = "cancel"
+    _ends_meanwhile(world, qtbot, "stopping", "save")
+    assert not world.window.close()
+    assert [name for name, *_ in world.dialogs.asked] == ["stopping", "unsaved"]
+    world.window.desk.train()
+    world.bodies[-1].over.set()
+    qtbot.waitUntil(lambda: not world.host.status.is_engine_alive)
+    assert [name for name, *_ in world.dialogs.asked] == ["stopping", "unsaved"]
+    assert world.window.isVisible()
+
+
+@pytest.mark.parametrize("is_forced", [True, False])
+def test_a_run_that_ends_while_force_is_offered_closes_the_window_once(
+    make_world, qtbot, tmp_path, is_forced, monkeypatch
+):
+    world = _running(make_world, qtbot, tmp_path, is_saved=False)
+    monkeypatch.setattr(world.bodies[0], "send", lambda command: None)
+    world.dialogs.answers.update(stopping="save", unsaved="discard")
+    assert not world.window.close()
+    assert world.window.isVisible()
+    _ends_meanwhile(world, qtbot, "confirm", is_forced)
+    assert world.window.close()
+    assert [name for name, *_ in world.dialogs.asked] == ["stopping", "confirm", "unsaved"]
+
+
+def test_a_window_that_is_kept_after_all_does_not_close_with_the_run(
+    make_world, qtbot, tmp_path, monkeypatch
+):
+    world = _running(make_world, qtbot, tmp_path)
+    monkeypatch.setattr(world.bodies[0], "send", lambda command: None)
+    monkeypatch.setattr(world.bodies[0], "can_kill", False)
+    world.dialogs.answers["stopping"] = "save"
+    assert not world.window.close()
+    world.dialogs.answers["stopping"] = "keep"
+    assert not world.window.close()
+    world.bodies[0].over.set()
+    qtbot.waitUntil(lambda: not world.host.status.is_engine_alive)
+    assert world.window.isVisible()
 
 
 def test_setup_pages_say_that_a_run_has_its_own_snapshot(make_world, qtbot, tmp_path):

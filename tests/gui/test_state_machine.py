@@ -69,11 +69,26 @@ BEGUN = (StartRequested(), RunStarted(run_id="r", folder="/f"), PhaseStarted(pha
 
 
 def test_a_document_with_problems_cannot_be_started():
-    status = after(Checked(2), StartRequested())
+    status = after(Checked(2))
     assert status.state is RunState.BLOCKED
     assert status.problems == 2
     assert not status.can_start
     assert after(Checked(0), start=status).can_start
+
+
+def test_a_run_of_other_settings_needs_no_document_and_leaves_its_problems():
+    blocked = after(Checked(2))
+    assert blocked.is_free
+    running = after(*BEGUN, start=blocked)
+    assert running.state is RunState.TRAINING
+    assert not running.is_free
+    assert after(StartRequested(), start=running) is running
+    ended = after(finished("completed"), start=running)
+    assert not ended.is_free, "the engine is still there"
+    gone = after(EngineEnded(), start=ended)
+    assert gone.is_free
+    assert gone.problems == 2
+    assert not gone.can_start
 
 
 def test_a_run_goes_through_its_states_in_order():
