@@ -42,7 +42,8 @@ USAGE = """usage: python3 bootstrap.py VERB [ARGUMENTS]
   demo       make a small model and pictures, train them, and show the result
   test       run the tests
   gui        open the window (--check: only say whether it could; --screenshots DIR: pictures)
-  setup      install or update everything now (--attention sdpa|flash|xformers)
+  setup      install or update everything now (--attention sdpa|flash|xformers;
+             flash on Windows: --wheel FILE)
   doctor     say what this computer has and lacks
   train, cache, check, inspect, presets, ...   any other verb of Aozora; --help lists them
 """
@@ -521,15 +522,29 @@ def install_torch(cards):
     pip_install([source.requirement, *more], "torch ({})".format(source.why))
 
 
+def no_flash_package():
+    """Return the error of a FlashAttention that Windows can get from nowhere but a wheel."""
+    return SetupError(
+        "FlashAttention 2 has no ready-made Windows package in pip's index.",
+        "Pass a wheel built for this Python and torch (setup --attention flash --wheel FILE), "
+        "or use --attention sdpa, which needs nothing more.",
+        BAD_INPUT,
+    )
+
+
+def can_get_flash(wheel):
+    """Return whether FlashAttention 2 is there already or can be installed on this system."""
+    return bool(wheel) or not IS_WINDOWS or bool(installed_version("flash_attn", VENV))
+
+
 def install_flash(wheel):
-    """Install FlashAttention 2 from ``wheel``, or build it."""
+    """Install FlashAttention 2 from ``wheel``, or build it.
+
+    Raises:
+        SetupError: on Windows without a wheel, and when pip fails.
+    """
     if wheel is None and IS_WINDOWS:
-        raise SetupError(
-            "FlashAttention 2 has no ready-made Windows package in pip's index.",
-            "Pass a wheel built for this Python and torch (setup --attention flash --wheel FILE), "
-            "or use --attention sdpa, which needs nothing more.",
-            BAD_INPUT,
-        )
+        raise no_flash_package()
     requirement = wheel or "flash-attn==" + pinned("flash-attn")
     how = (
         "from a file" if wheel else "by compiling it, which needs CUDA's nvcc and may take an hour"
@@ -675,10 +690,20 @@ def run(command):
             continue
 
 
-def attention_choices(cards):
-    """Return the attention backends to offer, with what to say about each."""
+def supports_flash(cards):
+    """Return whether FlashAttention 2 works on one of the ``cards``."""
+    return any(card.capability >= FLASH_OLDEST_CARD for card in cards)
+
+
+def attention_choices(cards, wheel=None):
+    """Return the attention backends to offer, with what to say about each.
+
+    Args:
+        cards: NVIDIA cards whose driver answers.
+        wheel: The FlashAttention wheel the user gave; None when there is none.
+    """
     choices = [("sdpa", "PyTorch's own; for every card, nothing more to install (recommended)")]
-    if any(card.capability >= FLASH_OLDEST_CARD for card in cards):
+    if supports_flash(cards) and can_get_flash(wheel):
         choices.append(
             ("flash", "FlashAttention 2; RTX 30 and newer; compiled here or from a wheel")
         )
@@ -705,17 +730,25 @@ def ask_attention(choices):
 
 
 def setup(arguments):
-    """Install or update everything; asks for the attention backend when a choice exists."""
+    """Install or update everything; asks for the attention backend when a choice exists.
+
+    Raises:
+        SetupError: when the backend cannot be had here, before anything is installed; when the
+            installation fails.
+    """
     parser = argparse.ArgumentParser(prog="bootstrap.py setup")
     parser.add_argument("--attention", choices=["sdpa", "flash", "xformers"])
     parser.add_argument("--wheel", metavar="FILE", help="a FlashAttention wheel to install")
     parser.add_argument("--dev", action="store_true", help="also what tests and checks need")
     options = parser.parse_args(arguments)
-    choices = attention_choices(nvidia_cards())
+    cards = nvidia_cards()
+    choices = attention_choices(cards, options.wheel)
     attention = options.attention
     if attention is None:
         is_asked = len(choices) > 1 and sys.stdin is not None and sys.stdin.isatty()
         attention = ask_attention(choices) if is_asked else "sdpa"
+    if attention == "flash" and supports_flash(cards) and not can_get_flash(options.wheel):
+        raise no_flash_package()
     if attention not in dict(choices):
         raise SetupError(
             "--attention {}: no card here supports it.".format(attention),

@@ -154,6 +154,10 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _unwritable(path: str | Path, error: OSError, remedy: str) -> AozoraError:
+    return AozoraError(f"{path} cannot be written: {error.strerror or error}", remedy)
+
+
 def _config_of(options: argparse.Namespace, stored: dict[str, Any] | None = None) -> TrainConfig:
     """Return the configuration the arguments describe; ``stored`` stands in for a missing file."""
     from aozora.config.codec import apply_settings, decode_config, load_config, replace_at
@@ -211,6 +215,9 @@ def _event_sink(
     """Return a receiver for a terminal, a pipe or a file, and what closes it.
 
     A pipe nobody reads any more makes the run save and stop.
+
+    Raises:
+        AozoraError: when the file cannot be opened.
     """
     from aozora.console import ConsolePrinter
     from aozora.events import EventWriter
@@ -223,7 +230,11 @@ def _event_sink(
         stream: TextIO = sys.stdout
         sys.stdout = sys.stderr
     else:
-        stream = Path(target).open("a", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by close()
+        try:
+            stream = Path(target).open("a", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            remedy = "with --events, name a file in a folder that exists and can be written to"
+            raise _unwritable(target, error, remedy) from error
 
     def lost(error: OSError) -> None:
         let_go_of(stream)
@@ -343,9 +354,18 @@ def _presets(options: argparse.Namespace) -> int:
         preset = find_preset(options.name)
         print(json.dumps(dict(preset.settings), indent=2, ensure_ascii=False))
         return DONE
-    for preset in [*shipped_presets().values(), *map(load_preset, user_preset_files())]:
+    presets, is_any_broken = list(shipped_presets().values()), False
+    for path in user_preset_files():
+        try:
+            presets.append(load_preset(path))
+        except AozoraError as error:
+            # One broken file must not hide the others.
+            is_any_broken = True
+            broken = AozoraError(f"{path}: {error.message}", "mend this file or remove it")
+            _report(broken, BAD_INPUT)
+    for preset in presets:
         print(f"{preset.name:24} {preset.title}\n{'':24} {preset.description}")
-    return DONE
+    return BAD_INPUT if is_any_broken else DONE
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -367,7 +387,11 @@ def _settings_doc(options: argparse.Namespace) -> int:
     if options.output is None:
         sys.stdout.write(text)
     else:
-        write_text_atomic(options.output, text)
+        try:
+            write_text_atomic(options.output, text)
+        except OSError as error:
+            remedy = "name another file with --output"
+            raise _unwritable(options.output, error, remedy) from error
     return DONE
 
 

@@ -20,6 +20,8 @@ Mark = Literal["ok", "missing", "note"]
 _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "accelerate", "numpy", "Pillow")
 _WINDOW_PACKAGES = ("PySide6-Essentials", "pyqtgraph")
 _SLOW_LINK = 5e9  # bytes a second: PCIe 3.0 with 8 lanes reaches 6e9
+# No other verb installs again what the stamp says is there, or chooses PyTorch anew.
+_SETUP = "python3 bootstrap.py setup (on Windows: setup.bat)"
 _MARKS = {"ok": "ok     ", "missing": "MISSING", "note": "note   "}
 
 
@@ -77,7 +79,7 @@ def _package(name: str) -> Finding:
     try:
         return Finding(name, "ok", importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "missing", "not installed", "run bootstrap.py again")
+        return Finding(name, "missing", "not installed", f"run {_SETUP}")
 
 
 def _graphics_card() -> list[Finding]:
@@ -90,9 +92,7 @@ def _graphics_card() -> list[Finding]:
                 "Graphics card",
                 "note",
                 f"none that CUDA can use (PyTorch built {built} CUDA); the processor trains",
-                "install the NVIDIA driver, then run bootstrap.py again"
-                if not torch.version.cuda
-                else "",
+                f"install the NVIDIA driver, then run {_SETUP}" if not torch.version.cuda else "",
             )
         ]
     findings = []
@@ -131,12 +131,14 @@ def _speeds() -> list[Finding]:
 
 
 def _attention() -> list[Finding]:
+    from aozora.model.attention import OptionalKernel, setup_command
+
     findings = [Finding("Attention: sdpa", "ok", "PyTorch's own; works everywhere")]
-    extras = {"flash": "flash_attn", "xformers": "xformers"}
+    extras: dict[OptionalKernel, str] = {"flash": "flash_attn", "xformers": "xformers"}
     for kind, module in extras.items():
         if importlib.util.find_spec(module) is None:
             text = "not installed (optional)"
-            remedy = f"pip install aozora[{kind}]"
+            remedy = f"run {setup_command(kind)}"
             findings.append(Finding(f"Attention: {kind}", "note", text, remedy))
         else:
             findings.append(Finding(f"Attention: {kind}", "ok", _version_of(module)))
@@ -153,7 +155,7 @@ def _version_of(module: str) -> str:
 def _vocabulary() -> Finding:
     if importlib.util.find_spec("open_clip") is not None:
         return Finding("CLIP vocabulary", "ok", "from the open_clip_torch package")
-    remedy = "pip install --no-deps open_clip_torch, or set model.tokenizer"
+    remedy = f"run {_SETUP}, or set model.tokenizer"
     return Finding("CLIP vocabulary", "missing", "not installed", remedy)
 
 

@@ -324,6 +324,48 @@ def test_flash_attention_is_offered_from_compute_capability_8():
     assert list(dict(bootstrap.attention_choices([]))) == ["sdpa"]
 
 
+@pytest.fixture
+def windows(monkeypatch, tmp_path):
+    """Let bootstrap see Windows, an RTX 40 and an empty environment; return what it prepares."""
+    prepared = []
+    monkeypatch.setattr(bootstrap, "IS_WINDOWS", True)
+    monkeypatch.setattr(bootstrap, "VENV", str(tmp_path))
+    monkeypatch.setattr(bootstrap, "nvidia_cards", lambda: [RTX_40])
+    monkeypatch.setattr(
+        bootstrap, "prepare", lambda verb, extras, wheel, force: prepared.append((extras, wheel))
+    )
+    return prepared
+
+
+def test_windows_is_offered_flash_attention_only_with_a_wheel_or_where_it_is_there(
+    windows, tmp_path
+):
+    assert list(dict(bootstrap.attention_choices([RTX_40]))) == ["sdpa", "xformers"]
+    assert "flash" in dict(bootstrap.attention_choices([RTX_40], "flash.whl"))
+    assert "flash" not in dict(bootstrap.attention_choices([RTX_20], "flash.whl"))
+    (tmp_path / "Lib" / "site-packages" / "flash_attn-2.8.3.dist-info").mkdir(parents=True)
+    assert "flash" in dict(bootstrap.attention_choices([RTX_40]))
+
+
+def test_flash_attention_without_a_wheel_is_refused_on_windows_before_anything_is_installed(
+    windows, tmp_path
+):
+    with pytest.raises(bootstrap.SetupError, match="no ready-made Windows package") as caught:
+        bootstrap.setup(["--attention", "flash"])
+    assert caught.value.code == 2
+    assert "--wheel" in caught.value.hint
+    assert windows == []
+    wheel = str(tmp_path / "flash.whl")
+    assert bootstrap.setup(["--attention", "flash", "--wheel", wheel]) == 0
+    assert windows == [({"flash"}, wheel)]
+
+
+def test_a_card_without_flash_attention_is_not_told_to_find_a_wheel(windows, monkeypatch):
+    monkeypatch.setattr(bootstrap, "nvidia_cards", lambda: [RTX_20])
+    with pytest.raises(bootstrap.SetupError, match="no card here supports it"):
+        bootstrap.setup(["--attention", "flash"])
+
+
 def test_a_backend_the_card_does_not_support_is_refused(monkeypatch):
     monkeypatch.setattr(bootstrap, "nvidia_cards", lambda: [RTX_20])
     with pytest.raises(bootstrap.SetupError, match="flash") as caught:

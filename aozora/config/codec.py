@@ -11,7 +11,8 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -311,8 +312,9 @@ def overlay(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]
 def apply_settings(config: TrainConfig, assignments: Iterable[str]) -> TrainConfig:
     """Return ``config`` with assignments such as ``training.steps=20`` applied in order.
 
-    Values are JSON; what is not JSON is taken as text. Naming a kind (``loss.weighting=min_snr``)
-    resets its options.
+    Values are JSON; what is not JSON is taken as text. Where the setting is a text it is taken as
+    it stands (``output.name=1.10``), unless it is in quotes, which are then JSON's. Naming a kind
+    (``loss.weighting=min_snr``) resets its options.
 
     Raises:
         ConfigError: for paths that do not exist and values that do not fit.
@@ -324,11 +326,7 @@ def apply_settings(config: TrainConfig, assignments: Iterable[str]) -> TrainConf
             problems.append(Problem(assignment, "is no assignment", "write section.field=value"))
             continue
         try:
-            value = parse_json(text)
-        except ValueError:
-            value = text
-        try:
-            config = replace_at(config, path.strip(), value)
+            config = _replaced(config, path.strip(), partial(_read_value, text))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -336,7 +334,20 @@ def apply_settings(config: TrainConfig, assignments: Iterable[str]) -> TrainConf
     return config
 
 
-def _assign(data: dict[str, Any], path: str, value: Any, faults: _Faults) -> None:
+def _read_value(text: str, old: Any) -> Any:
+    """Return what ``text`` stands for in the place of the plain value ``old``."""
+    if isinstance(old, str) and not text.lstrip().startswith('"'):
+        # 1.10, 1e3 and true are names too, and must not come back as other ones.
+        return text
+    try:
+        return parse_json(text)
+    except ValueError:
+        return text
+
+
+def _assign(
+    data: dict[str, Any], path: str, value_for: Callable[[Any], Any], faults: _Faults
+) -> None:
     *parents, last = path.split(".")
     node: Any = data
     for depth, name in enumerate(parents):
@@ -351,11 +362,9 @@ def _assign(data: dict[str, Any], path: str, value: Any, faults: _Faults) -> Non
         faults.add(path, "unknown setting", did_you_mean(last, known))
         return
     old = node[last]
+    value = value_for(old)
     if isinstance(old, dict) and "kind" in old and isinstance(value, str):
         value = {"kind": value}
-    if isinstance(old, str) and isinstance(value, int | float) and not isinstance(value, bool):
-        # A folder named 2024 is still a text.
-        value = str(value)
     node[last] = value
 
 
@@ -365,9 +374,14 @@ def replace_at(config: TrainConfig, path: str, value: Any) -> TrainConfig:
     Raises:
         ConfigError: as `apply_settings`.
     """
+    return _replaced(config, path, lambda old: value)
+
+
+def _replaced(config: TrainConfig, path: str, value_for: Callable[[Any], Any]) -> TrainConfig:
+    """Return ``config`` with what ``value_for`` makes of the plain value at ``path``."""
     faults = _Faults()
     data = encode_config(config)
-    _assign(data, path, value, faults)
+    _assign(data, path, value_for, faults)
     if faults.problems:
         raise ConfigError(faults.problems)
     return decode_config(data)

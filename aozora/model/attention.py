@@ -17,6 +17,7 @@ from aozora.errors import AozoraError
 
 AttentionChoice = Literal["auto", "sdpa", "flash", "xformers"]
 AttentionKernel = Literal["sdpa", "flash", "xformers"]
+OptionalKernel = Literal["flash", "xformers"]
 
 # Queries, keys and values of shape (batch, tokens, heads, channels), and so the result.
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -125,8 +126,19 @@ def available_kernels(device: torch.device) -> dict[AttentionKernel, str]:
     return reasons
 
 
+def setup_command(kernel: OptionalKernel) -> str:
+    """Return what users type to install ``kernel``.
+
+    Not pip: outside of ``.venv``, which nobody activates, it would install where we never look.
+    """
+    choice = f"--attention {kernel}"
+    # There is no FlashAttention for Windows in pip's index.
+    on_windows = f"{choice} --wheel FILE" if kernel == "flash" else choice
+    return f"python3 bootstrap.py setup {choice} (on Windows: setup.bat {on_windows})"
+
+
 def _flash_kernel(device: torch.device, dtype: torch.dtype) -> Kernel:
-    module = _optional("flash_attn", "FlashAttention 2", "pip install 'aozora[flash]'")
+    module = _optional("flash_attn", "FlashAttention 2", "flash")
     _need_cuda(device, "FlashAttention 2")
     if torch.cuda.get_device_capability(device) < _FLASH_CAPABILITY:
         raise AozoraError(
@@ -143,20 +155,20 @@ def _flash_kernel(device: torch.device, dtype: torch.dtype) -> Kernel:
 
 
 def _xformers_kernel(device: torch.device) -> Kernel:
-    module = _optional("xformers.ops", "xformers", "pip install 'aozora[xformers]'")
+    module = _optional("xformers.ops", "xformers", "xformers")
     _need_cuda(device, "xformers")
     kernel: Kernel = module.memory_efficient_attention
     return kernel
 
 
-def _optional(module: str, title: str, install: str) -> Any:
+def _optional(module: str, title: str, kernel: OptionalKernel) -> Any:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:
         # A build for another torch or CUDA fails with either, at the first import.
         raise AozoraError(
             f"model.attention asks for {title}, which cannot be used here: {error}",
-            f"{install}, or set model.attention to sdpa",
+            f"run {setup_command(kernel)}, or set model.attention to sdpa",
         ) from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from aozora.errors import ModelFileError
 from aozora.model.diffusers_folder import (
@@ -87,6 +88,9 @@ def open_model(
 def _open_base(base: Path) -> tuple[Collected, list[TensorFile], TensorFile | None]:
     if base.is_dir():
         collected, files = collect_folder(base)
+        # An EDM model has the tensors of plain SDXL; only the scheduler tells it apart.
+        if "EDM" in str(_scheduler_config(base).get("_class_name", "")):
+            raise refuse_kind(base, ModelKind.PLAYGROUND)
         return collected, files, None
     file = TensorFile(base)
     kind = identify(file.header)
@@ -184,7 +188,11 @@ def _facts(
 ) -> ModelFacts:
     layout: Layout = "diffusers" if template is None else "single_file"
     base_files = [template] if template else files
-    prediction = prediction_of_header(template.header) if template else _folder_prediction(base)
+    prediction = (
+        prediction_of_header(template.header)
+        if template
+        else prediction_of_scheduler(_scheduler_config(base))
+    )
     digest = hashlib.blake2b(digest_size=16)
     for file in base_files:
         digest.update(file.stamp.header_hash.encode())
@@ -227,9 +235,10 @@ def _notes(
     return notes
 
 
-def _folder_prediction(folder: Path) -> PredictionFacts:
+def _scheduler_config(folder: Path) -> dict[str, Any]:
+    """Return the scheduler's configuration of a diffusers folder; empty when it has none."""
     path = folder / "scheduler" / "scheduler_config.json"
-    return prediction_of_scheduler(read_json(path) if path.is_file() else {})
+    return read_json(path) if path.is_file() else {}
 
 
 def _vae_scaling(components: Mapping[Component, ComponentFacts]) -> float:

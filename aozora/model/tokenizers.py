@@ -42,7 +42,10 @@ _MERGES_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d680
 _NUM_MERGES = 48_894
 _WORD_END = "</w>"
 _MERGES_TITLE = "#version: 0.2"
-_INSTALL = "pip install --no-deps open_clip_torch, or name a tokenizer folder in model.tokenizer"
+_INSTALL = (
+    "run python3 bootstrap.py setup (on Windows: setup.bat), or name a tokenizer folder in"
+    " model.tokenizer"
+)
 
 # Contractions, words, single digits, runs of anything else. Special tokens are not in it: written
 # in a caption they are plain text, or they would move the place that the pooled embedding is

@@ -90,6 +90,54 @@ def test_assignments_reach_nested_options():
     assert config.training.steps == 7
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1.10", "1.10"),
+        ("1e3", "1e3"),
+        ("007", "007"),
+        ("2024", "2024"),
+        ("true", "true"),
+        ("null", "null"),
+        ("[1]", "[1]"),
+        ("a = b", "a = b"),
+        ("", ""),
+        ('"1.10"', "1.10"),
+        (r' "a\"b" ', 'a"b'),
+        ('"half', '"half'),
+    ],
+)
+def test_a_text_is_taken_as_it_stands_unless_it_is_quoted(text, expected):
+    config = codec.apply_settings(
+        TrainConfig(), [f"output.name={text}", f"output.folder={text}", f"cache.folder={text}"]
+    )
+    assert (config.output.name, config.output.folder, config.cache.folder) == (expected,) * 3
+
+
+def test_assignments_to_what_is_no_text_are_json():
+    config = codec.apply_settings(
+        TrainConfig(),
+        [
+            'logging.wandb="online"',
+            "captions.tokens=150",
+            "training.clip_norm=2",
+            "data.recursive=false",
+            'targets.include=["*attn1*"]',
+            'data.folders=[{"path": "2024"}]',
+            'loss.weighting={"kind": "min_snr", "gamma": 3}',
+            "objective.prediction=flow",
+        ],
+    )
+    assert config.logging.wandb == "online"
+    assert config.captions.tokens == 150
+    assert config.training.clip_norm == 2.0
+    assert not config.data.recursive
+    assert config.targets.include == ("*attn1*",)
+    assert config.data.folders[0].path == "2024"
+    assert config.loss.weighting == MinSnr(gamma=3.0)
+    assert config.objective.prediction == Flow()
+
+
 def test_naming_another_kind_resets_the_options():
     config = codec.apply_settings(
         TrainConfig(), ["loss.weighting=min_snr", "loss.weighting.gamma=3"]
@@ -106,6 +154,8 @@ def test_naming_another_kind_resets_the_options():
         ("training.steps", "training.steps"),
         ("training.steps=many", "training.steps"),
         ("loss.weighting.gamma=3", "loss.weighting.gamma"),
+        ("logging.wandb=true", "logging.wandb"),
+        ('training.steps="5"', "training.steps"),
     ],
 )
 def test_bad_assignments_are_refused_with_their_path(assignment, path):

@@ -77,6 +77,29 @@ def test_a_run_that_cannot_start_says_why_and_leaves_nothing(
     assert not (tmp_path / "output").exists()
 
 
+@pytest.mark.parametrize("inside", ["", "missing/deeper"])
+@pytest.mark.parametrize(
+    ("verb", "setting"),
+    [
+        ("train", "output.folder"),
+        ("train", "cache.folder"),
+        ("cache", "cache.folder"),
+        ("dataset", "cache.folder"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_named(
+    config_file, tmp_path, capsys, verb, setting, inside
+):
+    taken = tmp_path / "taken"
+    taken.write_text("x", encoding="utf-8")
+    path = str(config_file())
+    assert main([verb, path, "--set", f"{setting}={taken / inside}"]) == 2
+    said = capsys.readouterr().err
+    assert f"Error: {setting}: {taken}" in said
+    assert "What to do: " in said
+    assert "Traceback" not in said
+
+
 def test_a_folder_without_a_usable_picture_is_refused(config_file, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -263,6 +286,45 @@ def test_presets_doctor_and_settings_reference_print(tmp_path):
     assert {"Python", "torch", "Memory", "Attention: sdpa", "CLIP vocabulary"} <= topics
     assert aozora("settings-doc", "--output", tmp_path / "settings.md").returncode == 0
     assert "training.batch_size" in (tmp_path / "settings.md").read_text(encoding="utf-8")
+
+
+def test_a_broken_preset_of_the_user_hides_no_other(tmp_path, capsys):
+    from aozora.runtime import config_folder
+
+    folder = config_folder() / "presets"
+    folder.mkdir(parents=True)
+    (folder / "broken.json").write_text("{", encoding="utf-8")
+    (folder / "faulty.json").write_text('{"trainin": {}}', encoding="utf-8")
+    about = {"title": "Mine", "description": "d"}
+    (folder / "mine.json").write_text(json.dumps({"about": about}), encoding="utf-8")
+    assert main(["presets"]) == 2
+    said = capsys.readouterr()
+    assert "smoke-test" in said.out
+    assert "Mine" in said.out
+    for name in ("broken.json", "faulty.json"):
+        assert str(folder / name) in said.err
+    assert "mine.json" not in said.err
+    assert "Traceback" not in said.err
+    for name in ("broken.json", "faulty.json"):
+        (folder / name).unlink()
+    assert main(["presets"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_files_that_cannot_be_written_are_named(config_file, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    missing, inside = tmp_path / "no folder" / "events.jsonl", tmp_path / "file" / "settings.md"
+    assert main(["train", str(config_file()), "--events", str(missing)]) == 2
+    said = capsys.readouterr().err
+    assert f"{missing} cannot be written" in said
+    assert "--events" in said
+    assert not (tmp_path / "output").exists()
+    assert main(["settings-doc", "--output", str(inside)]) == 2
+    said += capsys.readouterr().err
+    assert f"{inside} cannot be written" in said
+    assert "--output" in said
+    assert "Traceback" not in said
+    assert "bug" not in said
 
 
 def test_cache_fills_the_caches_and_training_reuses_them(config_file, tmp_path):

@@ -77,7 +77,8 @@ def test_a_kernel_that_is_not_installed_is_an_error_with_a_remedy(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(AozoraError, match=r"model\.attention asks for") as caught:
         use_attention(unet, wanted)
-    assert f"aozora[{wanted}]" in caught.value.hint
+    assert f"python3 bootstrap.py setup --attention {wanted}" in caught.value.hint
+    assert "pip" not in caught.value.hint
     assert "sdpa" in caught.value.hint
 
 

@@ -316,5 +316,23 @@ def test_a_folder_that_points_outside_or_holds_pickles_is_refused(folder, tmp_pa
         open_model(copy / "unet")
 
 
+@pytest.mark.parametrize("name", ["EDMDPMSolverMultistepScheduler", "EDMEulerScheduler"])
+def test_a_folder_whose_scheduler_is_an_edm_one_is_refused_by_name(
+    folder, tmp_path, tiny_base, name
+):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    scheduler = json.dumps({"_class_name": name, "prediction_type": "epsilon"})
+    (copy / "scheduler" / "scheduler_config.json").write_text(scheduler, encoding="utf-8")
+    with pytest.raises(ModelFileError, match=r"Playground 2\.5 or another EDM model") as caught:
+        open_model(copy)
+    assert str(copy) in caught.value.message
+    assert "not supported" in caught.value.hint
+    # Its other parts are SDXL's own.
+    all_equal(open_model(tiny_base, text_encoders=copy), open_model(tiny_base))
+
+
 def test_every_readable_format_has_a_torch_dtype():
     assert {"F16", "BF16", "F32"} <= TORCH_DTYPES.keys()

@@ -83,7 +83,7 @@ def test_without_any_vocabulary_the_error_tells_how_to_get_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelFileError) as caught:
         load_tokenizer()
-    assert "pip install --no-deps open_clip_torch" in caught.value.hint
+    assert "bootstrap.py setup" in caught.value.hint
 
 
 @pytest.mark.parametrize("special", ["<|endoftext|>", "<|startoftext|>"])
