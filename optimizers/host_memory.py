@@ -7,6 +7,7 @@ refuses; what comes after stays ordinary, and copies of it pass through a small 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import weakref
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class HostMemory:
             return False
         refusal = register(block)
         if refusal:
-            # Asking again would only fail again, and a failed call may leave an error behind.
+            # Asking again would only fail again.
             self.refusal = refusal
             log.warning("Only %.1f GB could be page-locked: %s", self.pinned_bytes / 1e9, refusal)
             return False
@@ -84,8 +85,21 @@ def register(memory: Tensor) -> str:
     try:
         status = runtime.cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
     except RuntimeError as error:
-        return str(error)
-    return "" if int(status) == 0 else f"cudaHostRegister: error {int(status)}"
+        refusal = str(error)
+    else:
+        refusal = "" if int(status) == 0 else f"cudaHostRegister: error {int(status)}"
+    if refusal:
+        _take_back_error()
+    return refusal
+
+
+def _take_back_error() -> None:
+    """Clear the error that CUDA's runtime keeps of a call that failed.
+
+    The next kernel to be launched would be blamed for it; this is that kernel.
+    """
+    with contextlib.suppress(RuntimeError):
+        torch.zeros(1, device="cuda")
 
 
 def _unregister(blocks: list[Tensor]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from optimizers.backend import Event
 from optimizers.background import Background
 from optimizers.chunk import Chunk, StepScalars
-from optimizers.chunk_update import update_for
+from optimizers.chunk_update import SCRATCH_ELEMENTS, update_for
 from optimizers.diagnostics import Diagnostics, Survey
 from optimizers.engine import Engine, in_place
 from optimizers.gradient_sums import GradientPart, GradientSums
@@ -73,7 +73,10 @@ class StreamedOptimizer:
         self._seed = seed
         self._t = 0
         self._store = RecordStore(engine)
-        self._apply = update_for(engine.rule, engine.device)
+        # At its full size from the start: to grow during a step would give memory back to the
+        # model's queue that the update's queue still works in.
+        shaped = (chunk.numel for chunk in engine.chunks() if engine.rule.needs_shape)
+        self._apply = update_for(engine.rule, engine.device, max([SCRATCH_ELEMENTS, *shaped]))
         self._magnitudes = {
             unit.name: torch.zeros(1, device=engine.device) for unit in engine.units
         }

@@ -46,6 +46,10 @@ def layout_of(plan: MemoryPlan, names: Iterable[str]) -> Layout:
     )
 
 
+# The weights of one unit are used while those of the next arrive.
+_FEWEST_SLOTS = 2
+
+
 class Arrangement:
     """Takes over a UNet's parameters; trains them in the memory that was planned.
 
@@ -75,7 +79,8 @@ class Arrangement:
         backend: Backend | None = None,
     ) -> None:
         self._unet = unet
-        self._slots = layout.slots
+        # A plan that streams nothing has no slots; `relieve` may stream all the same.
+        self._slots = max(layout.slots, _FEWEST_SLOTS)
         self._plan = layout.recompute
         named = dict(unet.named_parameters())
         trained = {*names}

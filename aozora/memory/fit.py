@@ -133,6 +133,8 @@ def _fastest_batch(
     for size in range(1, min(samples, _LARGEST_BATCH) + 1):
         if samples % size or size == training.batch_size:
             continue
+        if config.memory.clip_by_last_norm and size < samples:
+            continue  # it cannot accumulate
         changes = (
             *formats,
             f"training.batch_size={size}",

@@ -351,7 +351,12 @@ def _arrangement(choice: Choice, sizes: RunSizes, forecaster: Forecaster, machin
     parts.append(_gradient_words(choice))
     if sizes.record_bytes:
         kept = min(choice.device_records / sizes.record_bytes, 1.0)
-        parts.append(f"{kept:.0%} of the optimizer's states stay on the card.")
+        if kept < 0.005:
+            parts.append("The optimizer's states wait in main memory.")
+        elif kept > 0.995:
+            parts.append("The optimizer's states stay on the card.")
+        else:
+            parts.append(f"{kept:.0%} of the optimizer's states stay on the card.")
     return " ".join(parts)
 
 

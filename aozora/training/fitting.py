@@ -13,7 +13,7 @@ from aozora.model.building import parameter_shapes
 from aozora.model.sizes import standard_config
 from aozora.training.device import choose_device, device_settings
 from aozora.training.inputs import find_pictures
-from aozora.training.memory_choice import memory_facts
+from aozora.training.memory_choice import memory_facts, text_tokens
 from aozora.training.optimizer_factory import build_rule
 from aozora.training.preparation import open_base
 
@@ -47,6 +47,7 @@ def fit_run(config: TrainConfig, *, vram: float | None, ram: float | None) -> Fi
         trained=targets.names,
         rule=build_rule(config.optimizer)[0],
         latent_pixels=(config.buckets.resolution // 8) ** 2,
+        text_tokens=text_tokens(config),
         file_bytes=file_bytes,
     )
     if config.data.folders:

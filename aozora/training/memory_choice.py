@@ -13,6 +13,7 @@ from aozora.memory.arrangement import Layout, layout_of
 from aozora.memory.forecast import beside_torch
 from aozora.memory.machine import Machine, measure
 from aozora.memory.memory_plan import MemoryPlan, limits_of, plan_memory
+from aozora.model.tokenizers import TOKENS_PER_CHUNK
 from aozora.training.optimizer_factory import build_rule
 
 _LATENT_SCALE = 8
@@ -41,8 +42,14 @@ def memory_facts(
         trained=trained,
         rule=rule,
         latent_pixels=pixels // _LATENT_SCALE**2,
+        text_tokens=text_tokens(config),
         file_bytes=file_bytes,
     )
+
+
+def text_tokens(config: TrainConfig) -> int:
+    """Return how many hidden states a caption has at most, start and end of chunks counted."""
+    return max(1, config.captions.tokens // TOKENS_PER_CHUNK) * (TOKENS_PER_CHUNK + 2)
 
 
 def choose_memory(

@@ -69,6 +69,12 @@ def test_the_settings_that_are_proposed_give_the_plan_that_is_shown(facts):
     assert result.plan.predicted.seconds <= plan_memory(config, facts, machine).predicted.seconds
 
 
+def test_no_accumulation_is_proposed_where_it_is_not_possible(facts):
+    settings = ["memory.clip_by_last_norm=true", "training.batch_size=8"]
+    config = apply_settings(TrainConfig(), [*settings, "training.accumulation_steps=1"])
+    assert not any("accumulation" in text for text in fit(config, facts, computer(6, 64)).settings)
+
+
 def test_what_cannot_fit_is_said(facts):
     result = fit(TrainConfig(), facts, computer(2, 8))
     assert not result.fits

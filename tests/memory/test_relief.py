@@ -88,7 +88,7 @@ def _arranged(unet):
             bucket_elements=20_000,
             small_tensor=100,
         ),
-        slots=2,
+        slots=0,
         recompute=RecomputePlan(dict.fromkeys(recomputable(unet), "store")),
     )
     return Arrangement(

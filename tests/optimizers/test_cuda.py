@@ -14,6 +14,7 @@ from aozora.memory.weight_streaming import HostUnit, WeightStreamer
 from optimizers.adafactor import AdafactorRule
 from optimizers.engine import Engine
 from optimizers.gradient_sums import GradientSums
+from optimizers.host_memory import register
 from optimizers.lion import LionRule
 from optimizers.placement import Placement
 from optimizers.precision import decode_state, encode_state, join_fp32, split_fp32
@@ -206,6 +207,14 @@ def test_the_engine_follows_torch_adamw(dtype):
 
 LARGE = {"conv.weight": (320, 160, 3, 3), "proj.weight": (640, 1280), "norm.weight": (640,)}
 CUT = {"chunk_elements": 64 * 1024, "bucket_elements": 200_000, "small_tensor": 1000}
+
+
+def test_memory_that_the_system_refuses_to_lock_leaves_no_error_behind():
+    memory = torch.zeros(2**20, dtype=torch.uint8)
+    assert register(memory) == ""
+    assert "error" in register(memory).lower()  # it is locked already
+    assert torch.ones(4, device="cuda").sum().item() == 4
+    torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
 
 
 @every_moments

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from optimizers import streamed
 from optimizers.adafactor import AdafactorRule
 from optimizers.engine import Engine
 from optimizers.gradient_sums import GradientSums
@@ -112,6 +113,18 @@ def test_raven_is_torch_adamw_in_float32_bit_for_bit_however_it_is_cut(dtype, se
         assert same_bits(optimizer.master_weight(name), parameter)
         for moment in ("exp_avg", "exp_avg_sq"):
             assert same_bits(torch.cat(state[name][moment]), adamw.state[parameter][moment])
+
+
+@pytest.mark.parametrize("rule", [AdafactorRule(), RavenAdamWRule(centralization=0.5)], ids=str)
+def test_work_space_does_not_grow_during_a_step(monkeypatch, rule):
+    """What it would give back then, the model's queue could take while it is still in use."""
+    monkeypatch.setattr(streamed, "SCRATCH_ELEMENTS", 64)
+    _, sums, optimizer = make(make_parameters(torch.bfloat16), rule, chunk_elements=100_000)
+    buffers = {name: buffer.data_ptr() for name, buffer in optimizer._apply._buffers.items()}
+    sums.put(make_gradients(0))
+    optimizer.step(sums, 1e-4, one())
+    after = {name: buffer.data_ptr() for name, buffer in optimizer._apply._buffers.items()}
+    assert after == buffers
 
 
 RULES = {
