@@ -49,13 +49,15 @@ class ModelSection:
     vae: str = setting(
         "",
         label="VAE",
-        help="File or folder to take the VAE from; empty uses the one in the base model.",
+        help="File or folder to take the VAE from, also for the models that are saved; empty uses"
+        " the one in the base model.",
         path="model",
     )
     text_encoders: str = setting(
         "",
         label="Text encoders",
-        help="File or folder to take both text encoders from; empty uses those in the base model.",
+        help="File or folder to take both text encoders from, also for the models that are saved;"
+        " empty uses those in the base model.",
         path="model",
     )
     tokenizer: str = setting(

@@ -105,6 +105,7 @@ class BatchLoader:
         texts: Store of the embeddings.
         text_spec: What they were made with.
         count_chunks: How many chunks a caption is encoded in.
+        least_chunks: In every batch, even where no caption of ``items`` has so many.
         latent_shift: Subtracted from latents before scaling.
         latent_scale: Brings latents to unit size.
         ram_bytes: Memory for entries that are used again.
@@ -122,6 +123,7 @@ class BatchLoader:
         text_spec: TextSpec,
         *,
         count_chunks: CountChunks = one_chunk,
+        least_chunks: int = 1,
         latent_shift: float = 0.0,
         latent_scale: float = 0.13025,
         ram_bytes: int = 512 << 20,
@@ -139,8 +141,8 @@ class BatchLoader:
         self._text_keys = [keys[item.record.caption] for item in items]
         null = texts.read_or_discard(keys[NULL_CAPTION]).tensors
         self._empty_chunk = null["prompt_embeds"][:TOKENS_PER_CHUNK].to(torch.float32)
-        self.num_chunks = max(chunks.values())
-        """Chunks of 77 tokens in every batch of the run."""
+        self.num_chunks = max(least_chunks, *chunks.values())
+        """Chunks of 77 tokens in every batch."""
         self.null_prompt_embeds = self._padded(null["prompt_embeds"].to(torch.float32))
         """Hidden states of the empty caption, (T, D)."""
         self.null_pooled_prompt_embeds = null["pooled_prompt_embeds"].to(torch.float32)

@@ -14,7 +14,7 @@ from aozora.model.diffusers_folder import SUBFOLDERS
 from aozora.model.facts import ModelFacts
 from aozora.model.key_map import Component, map_name
 from aozora.model.single_file import Stored
-from aozora.model.tensor_file import TensorFile, base_fingerprint, bytes_of
+from aozora.model.tensor_file import TensorFile, bytes_of
 
 _MAX_LISTED = 20
 
@@ -128,10 +128,10 @@ class ModelSource:
         return f"{map_name(component, name).file_key} ({name})"
 
     def fingerprint(self) -> str:
-        """Return a hash of the base that tells it from others (see `base_fingerprint`)."""
+        """Return a hash of the base that tells it from others (see `TensorFile.fingerprint`)."""
         digest = hashlib.blake2b(digest_size=16)
         for file in self._base_files:
-            digest.update(base_fingerprint(file.path).encode())
+            digest.update(file.fingerprint().encode())
         return digest.hexdigest()
 
     def component_hash(self, component: Component) -> str:

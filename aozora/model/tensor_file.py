@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,9 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
 }
 FLOAT_DTYPES = ("F16", "BF16", "F32", "F64")
 PIECE_BYTES = 16 << 20
+
+
+SAMPLE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class TensorFile:
         self.path = path
         self.header: Header = read_header(path)
         self.stamp = self._stamp_of(self.header)
+        self._fingerprint = ""
         self._file: FileIO | None = None
 
     def _stamp_of(self, header: Header) -> FileStamp:
@@ -76,14 +80,52 @@ class TensorFile:
     def check_unchanged(self) -> None:
         """Raise if the file is no longer the one that was opened.
 
+        A time of change alone does not count where `fingerprint` was asked before and is the same:
+        tools that copy or scan files set it.
+
         Raises:
             ModelFileError: if it was changed, replaced or removed.
         """
-        if self._stamp_of(read_header(self.path)) != self.stamp:
-            raise ModelFileError(
-                f"{self.path} was changed after it was opened",
-                "put the original file back, or begin again with the new one",
-            )
+        found = self._stamp_of(read_header(self.path))
+        if found == self.stamp:
+            return
+        is_touched = bool(self._fingerprint) and self.stamp == replace(
+            found, mtime_ns=self.stamp.mtime_ns
+        )
+        if is_touched and self._made_fingerprint() == self._fingerprint:
+            self.stamp = found
+            return
+        raise ModelFileError(
+            f"{self.path} was changed after it was opened",
+            "put the original file back, or begin again with the new one",
+        )
+
+    def fingerprint(self) -> str:
+        """Return a hash that tells one model file from another, at the cost of about a second.
+
+        Covers the size of the file, the whole header, and the first and middle 4 KiB of every
+        tensor. Training or merging changes values all over a tensor, so another model always has
+        another hash. Damage elsewhere in the file is not noticed: it is no checksum.
+
+        Raises:
+            ModelFileError: if the file cannot be read.
+        """
+        if not self._fingerprint:
+            self._fingerprint = self._made_fingerprint()
+        return self._fingerprint
+
+    def _made_fingerprint(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"{self.stamp.num_bytes}:{self.stamp.header_hash}".encode())
+        was_open = self._file is not None
+        self.open()
+        try:
+            for info in sorted(self.header.tensors.values(), key=lambda t: (t.start, t.key)):
+                digest.update(self.read_sample(info.key, SAMPLE_BYTES))
+        finally:
+            if not was_open:
+                self.close()
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -211,24 +253,3 @@ class StoredTensor:
         if self.transform == "transposed":
             return tensor.T.contiguous()
         return tensor.reshape(self.shape)
-
-
-SAMPLE_BYTES = 4096
-
-
-def base_fingerprint(path: Path) -> str:
-    """Return a hash that tells one model file from another, at the cost of about a second.
-
-    Covers the size of the file, the whole header, and the first and middle 4 KiB of every tensor.
-    Training or merging changes values all over a tensor, so another model always has another
-    hash. Damage elsewhere in the file is not noticed: it is no checksum.
-
-    Raises:
-        ModelFileError: if the file cannot be read.
-    """
-    with TensorFile(path) as file:
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(f"{file.stamp.num_bytes}:{file.stamp.header_hash}".encode())
-        for info in sorted(file.header.tensors.values(), key=lambda t: (t.start, t.key)):
-            digest.update(file.read_sample(info.key, SAMPLE_BYTES))
-        return digest.hexdigest()

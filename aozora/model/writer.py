@@ -1,13 +1,14 @@
 """Saving a trained model: the base as template, trained tensors in place of the old ones.
 
 What was not trained is copied byte for byte in small pieces, so nothing of it can change and
-little memory is needed. A base that is a diffusers folder is composed into a full single file.
+little memory is needed. A VAE or text encoders from elsewhere take the place of the base's. A base
+that is a diffusers folder is composed into a full single file.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,14 @@ from torch import Tensor
 
 from aozora.errors import ModelFileError, NumericsError
 from aozora.model.facts import Prediction
-from aozora.model.key_map import COMPONENTS, LOGIT_SCALE, Component, file_tensors, map_name
+from aozora.model.key_map import (
+    COMPONENTS,
+    LOGIT_SCALE,
+    PASSENGERS,
+    Component,
+    file_tensors,
+    map_name,
+)
 from aozora.model.metadata import saved_metadata
 from aozora.model.safetensors_header import Header
 from aozora.model.safetensors_writer import (
@@ -31,6 +39,8 @@ from aozora.model.single_file import (
     MARKERS,
     V_PREDICTION_MARKER,
     ZERO_TERMINAL_SNR_MARKER,
+    canonical_key,
+    component_of,
 )
 from aozora.model.source import ModelSource
 from aozora.model.tensor_file import TORCH_DTYPES, StoredTensor, TensorFile
@@ -39,6 +49,11 @@ from aozora.runtime import atomic_path
 SaveDtype = Literal["base", "float16", "bfloat16", "float32"]
 Trained = Mapping[str, Tensor | Callable[[], Tensor]]
 
+SAVE_FORMATS: Mapping[SaveDtype, torch.dtype] = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
 LOGIT_SCALE_VALUE = 4.6052
 
 
@@ -132,7 +147,7 @@ def _entries(
     source: ModelSource, trained: Trained, markers: list[str], dtype: SaveDtype
 ) -> list[Entry]:
     template = source.template
-    entries = _composed(source) if template is None else _copied(template)
+    entries = _composed(source, COMPONENTS) if template is None else _with_parts(source, template)
     for name, value in trained.items():
         stored = source.component("unet")[name]
         key = _file_key(source, name)
@@ -145,8 +160,22 @@ def _entries(
     return list(entries.values())
 
 
-def _copied(template: TensorFile) -> dict[str, Entry]:
-    return {key: copied_entry(template, key) for key in template.header.tensors}
+def _with_parts(source: ModelSource, template: TensorFile) -> dict[str, Entry]:
+    """Return the entries of the base, with the VAE and encoders that were trained with.
+
+    A UNet gives what it has learned only with the parts that it has learned with.
+    """
+    others = [
+        component
+        for component, held in source.tensors.items()
+        if next(iter(held.values())).file is not template
+    ]
+    kept = {
+        key: copied_entry(template, key)
+        for key in template.header.tensors
+        if canonical_key(key) in PASSENGERS or component_of(canonical_key(key)) not in others
+    }
+    return _composed(source, others) | kept
 
 
 def _trained_entry(
@@ -156,7 +185,7 @@ def _trained_entry(
     stored: StoredTensor,
     dtype: SaveDtype,
 ) -> Entry:
-    wanted = TORCH_DTYPES[stored.dtype] if dtype == "base" else _torch_dtype(dtype)
+    wanted = TORCH_DTYPES[stored.dtype] if dtype == "base" else SAVE_FORMATS[dtype]
     shape = stored.shape
 
     def make() -> Tensor:
@@ -164,10 +193,6 @@ def _trained_entry(
         return _converted(name, tensor, wanted)
 
     return new_entry(key, shape, wanted, make)
-
-
-def _torch_dtype(name: Literal["float16", "bfloat16", "float32"]) -> torch.dtype:
-    return {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}[name]
 
 
 def _converted(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -179,7 +204,7 @@ def _converted(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if bool(torch.isfinite(found).all()):
         raise NumericsError(
             f"{name} has values up to {float(found.abs().max()):.4g}, too large for {dtype}",
-            "save in bfloat16 or float32 (output.dtype)",
+            "save in bfloat16 or float32 (checkpoints.dtype)",
         )
     raise NumericsError(
         f"{name} has values that are not finite; the model was not saved",
@@ -187,17 +212,17 @@ def _converted(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     )
 
 
-def _composed(source: ModelSource) -> dict[str, Entry]:
-    """Return entries for a whole single file from parameters in diffusers' naming."""
+def _composed(source: ModelSource, components: Collection[Component]) -> dict[str, Entry]:
+    """Return entries for components of a single file, wherever their parameters lie."""
     entries: dict[str, Entry] = {}
-    for component in COMPONENTS:
+    for component in components:
         held = source.tensors.get(component, {})
         groups: dict[str, dict[str, StoredTensor]] = {}
         for name, stored in held.items():
             groups.setdefault(map_name(component, name).file_key, {})[name] = stored
         for key, group in groups.items():
             entries[key] = _composed_entry(component, key, group)
-    if "te2" in source.tensors:
+    if "te2" in components and "te2" in source.tensors:
         token_embedding = source.tensors["te2"]["text_model.embeddings.token_embedding.weight"]
         dtype = TORCH_DTYPES[token_embedding.dtype]
         scale = torch.tensor(LOGIT_SCALE_VALUE, dtype=dtype)

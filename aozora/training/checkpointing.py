@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from aozora.errors import CheckpointError, SaveError
+from aozora.errors import AozoraError, CheckpointError, NumericsError, SaveError
 from aozora.runtime import atomic_path, long_path, write_json_atomic
 from aozora.training.state_file import read_state_file
 from aozora.training.zip_stream import FileSum
@@ -116,51 +116,75 @@ def save_checkpoint(
             latter, atomically.
 
     Raises:
-        SaveError: if a file cannot be written; an older save of this step is then void but no
-            other save is touched, and nothing of this one is left.
+        SaveError: if a file cannot be written. No earlier save is touched, except that one of this
+            step has lost its manifest once the state is complete. A complete state stays, even
+            if the model cannot be written: the run can be resumed from it.
+        NumericsError: if the weights have no place in the model's format; likewise.
     """
     stem = checkpoint_stem(name, step)
     model, state = folder / f"{stem}.safetensors", folder / f"{stem}.pt"
+    manifest_path = folder / f"{stem}.json"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A manifest of an earlier save of the same step would vouch for files about to be replaced.
-        (folder / f"{stem}.json").unlink(missing_ok=True)
-        try:
-            state_sum = _write_state(state, write_state)
-            model_sum = write_model(state, model)
-            manifest = Manifest(
-                name=stem,
-                run_id=run_id,
-                step=step,
-                saved_at=time.time(),
-                model_bytes=model_sum.num_bytes,
-                model_crc32=model_sum.crc32,
-                state_bytes=state_sum.num_bytes,
-                state_crc32=state_sum.crc32,
-            )
-            write_json_atomic(folder / f"{stem}.json", asdict(manifest))
-        except BaseException:
-            _remove(state, model)
-            raise
+        state_sum = _write_state(state, write_state, manifest_path)
     except OSError as error:
         raise SaveError(
             f"{folder / stem}: the save could not be written: {error}",
             "free disk space or choose another output folder; earlier saves are untouched",
         ) from error
+    try:
+        model_sum = write_model(state, model)
+        manifest = Manifest(
+            name=stem,
+            run_id=run_id,
+            step=step,
+            saved_at=_time_after(list_checkpoints(folder)),
+            model_bytes=model_sum.num_bytes,
+            model_crc32=model_sum.crc32,
+            state_bytes=state_sum.num_bytes,
+            state_crc32=state_sum.crc32,
+        )
+        write_json_atomic(manifest_path, asdict(manifest))
+    except (AozoraError, OSError) as error:
+        raise _without_model(error, state) from error
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            _remove(state)  # it was given up
+        raise
     return SavedCheckpoint(folder, manifest)
 
 
-def _write_state(path: Path, write_state: Callable[[BinaryIO], FileSum]) -> FileSum:
-    with atomic_path(path) as partial, partial.open("wb") as file:
-        return write_state(file)
+def _write_state(path: Path, write_state: Callable[[BinaryIO], FileSum], manifest: Path) -> FileSum:
+    with atomic_path(path) as partial:
+        with partial.open("wb") as file:
+            written = write_state(file)
+        # That of an earlier save of the same step would vouch for files about to be replaced.
+        manifest.unlink(missing_ok=True)
+    return written
 
 
-def _remove(*paths: Path) -> None:
-    for path in paths:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("Could not delete %s of a failed save: %s", path, error)
+def _time_after(saves: list[SavedCheckpoint]) -> float:
+    """Return the time, or just after the newest save where the clock is behind it.
+
+    Which save is the newest decides what is deleted and what is resumed from.
+    """
+    newest = max((saved.manifest.saved_at for saved in saves), default=0.0)
+    return max(time.time(), newest + 0.001)
+
+
+def _without_model(error: AozoraError | OSError, state: Path) -> AozoraError:
+    """Return the error that says that the state, at least, is there."""
+    text, hint = (error.message, error.hint) if isinstance(error, AozoraError) else (str(error), "")
+    text = f"the model could not be saved: {text}; the training state is complete: {state}"
+    if isinstance(error, NumericsError):
+        return NumericsError(text, hint)
+    return SaveError(text, f"{hint or 'free disk space'}, then resume from that state")
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("Could not delete %s of a failed save: %s", path, error)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -264,15 +288,34 @@ def is_save_of(stem: str, name: str) -> bool:
     return base == name or re.fullmatch(re.escape(name) + r"-\d+", base) is not None
 
 
-def free_name(folder: Path, name: str) -> str:
-    """Return ``name``, or ``name-2`` and so on when another run's saves have it already."""
+def free_name(folder: Path, name: str, run_id: str = "") -> str:
+    """Return ``name``, or ``name-2`` and so on when another run's saves have it already.
+
+    Upper and lower case count as equal, as they do for files on Windows.
+
+    Args:
+        folder: The ``checkpoints`` folder.
+        name: The name wanted.
+        run_id: The run that goes on under this name, if it does; its own saves may have it.
+    """
     if not folder.is_dir():
         return name
-    taken = {_STEP.sub("", p.stem) for p in folder.iterdir() if _STEP.search(p.stem)}
+    if run_id and not _is_of_another(folder, name, run_id):
+        return name
+    taken = {_STEP.sub("", p.stem).casefold() for p in folder.iterdir() if _STEP.search(p.stem)}
     candidate, number = name, 2
-    while candidate in taken:
+    while candidate.casefold() in taken:
         candidate, number = f"{name}-{number}", number + 1
     return candidate
+
+
+def _is_of_another(folder: Path, name: str, run_id: str) -> bool:
+    """Return whether another run than ``run_id`` has saves called ``name``."""
+    return any(
+        saved.manifest.run_id != run_id
+        and _STEP.sub("", saved.manifest.name).casefold() == name.casefold()
+        for saved in _committed(folder)
+    )
 
 
 def prune(folder: Path, run_id: str, keep_last: int) -> list[str]:

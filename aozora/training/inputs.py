@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,28 +47,30 @@ class Pictures:
         trained: Those that are trained.
         held_out: Those the validation loss is measured on.
         warnings: What the user should know of them.
-        skipped: Those that are left out.
+        skipped: Those that are left out from the start.
+        left_out: Names of those that could not be encoded.
     """
 
     trained: tuple[DatasetItem, ...]
     held_out: tuple[DatasetItem, ...]
     warnings: tuple[str, ...]
     skipped: tuple[SkippedItem, ...]
+    left_out: tuple[str, ...] = ()
 
-    def without(self, skipped: tuple[SkippedItem, ...]) -> Pictures:
-        """Return the pictures less those in ``skipped``.
+    def without(self, names: Iterable[str]) -> Pictures:
+        """Return the pictures less those of these names, which cannot be encoded.
 
         Raises:
             DatasetError: if nothing is left to train on.
         """
-        names = {item.path for item in skipped}
-        trained = tuple(i for i in self.trained if i.record.relative not in names)
-        held_out = tuple(i for i in self.held_out if i.record.relative not in names)
+        left_out = dict.fromkeys((*self.left_out, *names))
+        trained = tuple(i for i in self.trained if i.record.relative not in left_out)
+        held_out = tuple(i for i in self.held_out if i.record.relative not in left_out)
         if not trained:
             raise DatasetError(
                 "no picture could be encoded", "see the reasons listed above, or in the log"
             )
-        return Pictures(trained, held_out, self.warnings, (*self.skipped, *skipped))
+        return Pictures(trained, held_out, self.warnings, self.skipped, tuple(left_out))
 
     def fingerprint(self) -> str:
         """Return a hash of everything that decides what is trained."""
@@ -165,6 +167,11 @@ class Encoders:
         self._lengths = CaptionLengths(config)
         self._keys = CacheKeys(config, source, self._lengths)
 
+    def fingerprint(self) -> str:
+        """Return what tells these encoders from others."""
+        text, latent = self._keys.text_spec, self._keys.latent_spec
+        return ":".join((latent.vae_hash, text.encoder_hash, text.encoder_2_hash))
+
     def encode_text(self, pictures: Pictures) -> CacheReport:
         """Encode every caption that is not in the cache.
 
@@ -232,8 +239,13 @@ class Encoders:
         encode.drop()
         return self._finished(report)
 
-    def loader(self, items: tuple[DatasetItem, ...]) -> BatchLoader:
-        """Return what reads batches of ``items`` from the caches."""
+    def num_chunks(self, pictures: Pictures) -> int:
+        """Return how many chunks the longest caption takes, the number in every batch of a run."""
+        items = (*pictures.trained, *pictures.held_out)
+        return max(self._lengths.num_chunks(item.record.caption) for item in items)
+
+    def loader(self, items: tuple[DatasetItem, ...], num_chunks: int = 1) -> BatchLoader:
+        """Return what reads batches of ``items``, with so many chunks at least, from the caches."""
         model = self._config.model
         return BatchLoader(
             items,
@@ -242,6 +254,7 @@ class Encoders:
             self._keys.texts,
             self._keys.text_spec,
             count_chunks=self._lengths.num_chunks,
+            least_chunks=num_chunks,
             latent_shift=model.vae_shift,
             latent_scale=model.vae_scale or self._source.facts.vae_scaling_factor,
         )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import torch
-
 from aozora.config.checks import check_config
 from aozora.config.schema import TrainConfig
 from aozora.config.targeting import TargetSelection, select_targets
@@ -91,23 +89,16 @@ def scan_pictures(config: TrainConfig, record: RunRecord, control: RunControl) -
     return pictures
 
 
-def encode_inputs(
-    config: TrainConfig,
-    record: RunRecord,
-    control: RunControl,
-    device: torch.device,
-    source: ModelSource,
-    pictures: Pictures,
-) -> tuple[Encoders, Pictures]:
-    """Fill the caches; return what reads them, and the pictures that could be encoded.
+def encode_inputs(encoders: Encoders, record: RunRecord, pictures: Pictures) -> Pictures:
+    """Fill the caches; return the pictures that could be encoded.
 
     Raises:
+        DatasetError: if none could.
         StoppedEarly: if asked to stop.
     """
-    encoders = Encoders(config, source, device, record.emit, control)
     with record.phase("encode_text") as words:
         words += summarise(encoders.encode_text(pictures))
     with record.phase("encode_pictures") as words:
         report = encoders.encode_pictures(pictures)
         words += summarise(report)
-    return encoders, pictures.without(report.skipped) if report.skipped else pictures
+    return pictures.without(item.path for item in report.skipped)

@@ -62,12 +62,16 @@ class Identity:
         dataset: Fingerprint of pictures, captions and geometry.
         objective: Prediction and schedule, in words.
         tensors: Shapes of the trained tensors by name.
+        encoders: Fingerprint of the VAE and both text encoders.
+        left_out: Pictures of the dataset that could not be encoded; ``dataset`` is without them.
     """
 
     base: str
     dataset: str
     objective: str
     tensors: Mapping[str, list[int]]
+    encoders: str = ""
+    left_out: tuple[str, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values for the state file."""
@@ -76,6 +80,8 @@ class Identity:
             "dataset": self.dataset,
             "objective": self.objective,
             "tensors": dict(self.tensors),
+            "encoders": self.encoders,
+            "left_out": list(self.left_out),
         }
 
 
@@ -84,6 +90,7 @@ _IDENTITY_WORDS = {
     "dataset": "pictures, captions or bucket settings have changed",
     "objective": "the objective is another one",
     "tensors": "other layers are trained",
+    "encoders": "the VAE or a text encoder is another one",
 }
 
 
@@ -95,12 +102,9 @@ def require_same(
     Raises:
         CheckpointError: listing everything that must match and does not.
     """
-    saved = state["identity"]
-    faults = [
-        words
-        for key, words in _IDENTITY_WORDS.items()
-        if saved.get(key) != identity.to_plain()[key]
-    ]
+    # States were first written without the encoders.
+    saved, current = {"encoders": identity.encoders, **state["identity"]}, identity.to_plain()
+    faults = [words for key, words in _IDENTITY_WORDS.items() if saved.get(key) != current[key]]
     faults += [str(difference) for difference in differences if not difference.allowed]
     if faults:
         raise CheckpointError(

@@ -35,7 +35,7 @@ from aozora.events import (
 from aozora.memory.accounting import UNetFacts
 from aozora.memory.machine import Machine, measure
 from aozora.memory.memory_plan import MemoryPlan
-from aozora.model.source import ModelSource
+from aozora.model.source import ModelSource, listed
 from aozora.registry import kind_of
 from aozora.runtime import remove_stale_partials
 from aozora.training.batches import BatchPreparer, Dropout, validation_batch
@@ -127,7 +127,8 @@ def cache(config: TrainConfig, on_event: EventSink, control: RunControl) -> None
         with record:
             try:
                 pictures = scan_pictures(config, record, control)
-                encode_inputs(config, record, control, device, source, pictures)
+                encoders = Encoders(config, source, device, record.emit, control)
+                encode_inputs(encoders, record, pictures)
             except StoppedEarly:
                 record.emit(Warned(text="stopped; what was encoded is kept"))
 
@@ -169,8 +170,9 @@ class _Run:
         self._base = source.fingerprint()
         self._position = Position()
         folder = Path(config.output.folder) / "checkpoints"
-        name = state["name"] if state else free_name(folder, config.output.name)
+        self._wanted_name = state["name"] if state else config.output.name
         run_id = state["run_id"] if state else ""
+        name = free_name(folder, self._wanted_name, run_id)
         self._record = RunRecord(config, name=name, run_id=run_id, device=device, on_event=on_event)
 
     def run(self) -> None:
@@ -196,10 +198,10 @@ class _Run:
     def _tell_notes(self) -> None:
         texts = [*self._source.facts.notes, *self._objective.notes]
         texts.append(precision_note(self._device, self._config.training.precision))
-        if self._state is None and self._record.name != self._config.output.name:
+        if self._record.name != self._wanted_name:
             texts.append(
-                f"there are saves of an earlier run called {self._config.output.name!r}; the files"
-                f" of this one are called {self._record.name!r}"
+                f"there are saves of another run called {self._wanted_name!r}; the files of this"
+                f" one are called {self._record.name!r}"
             )
         for text in dict.fromkeys(filter(None, texts)):
             self._record.emit(Warned(text=text))
@@ -207,14 +209,18 @@ class _Run:
     def _run_phases(self) -> None:
         config, record = self._config, self._record
         pictures = scan_pictures(config, record, self._control)
+        encoders = Encoders(config, self._source, self._device, record.emit, self._control)
         if self._state is not None:
+            # What could not be encoded at first stays out, even if it could be now.
+            pictures = pictures.without(self._state["identity"].get("left_out", ()))
             # Before anything is encoded: a state of another run is refused at once.
-            self._check_state(pictures)
+            self._check_state(pictures, encoders)
         record.begin_recording(resumed_from=str(self._state_path or ""))
         remove_stale_partials(record.checkpoints)
-        encoders, pictures = encode_inputs(
-            config, record, self._control, self._device, self._source, pictures
-        )
+        encoded = encode_inputs(encoders, record, pictures)
+        if self._state is not None:
+            _require_all(encoded, pictures)
+        pictures = encoded
         plan = pictures.plan(config.training.batch_size, config.training.seed)
         steps = total_steps(config, plan)
         pool = self._tickets(plan.samples_before(steps * config.training.accumulation_steps))
@@ -247,7 +253,7 @@ class _Run:
             scaler=prepared.scaler,
             position=self._position,
             pool=pool,
-            identity=self._identity(pictures),
+            identity=self._identity(pictures, encoders),
         )
         note = space_note(saver, record.checkpoints, config.checkpoints.keep_last)
         if note is not None:
@@ -264,20 +270,22 @@ class _Run:
             self._source.facts.num_bytes,
         )
 
-    def _identity(self, pictures: Pictures) -> Identity:
+    def _identity(self, pictures: Pictures, encoders: Encoders) -> Identity:
         shapes = self._source.unet_shapes()
         return Identity(
             base=self._base,
             dataset=pictures.fingerprint(),
             objective=self._objective.describe(),
             tensors={name: list(shapes[name]) for name in self._targets.names},
+            encoders=encoders.fingerprint(),
+            left_out=pictures.left_out,
         )
 
-    def _check_state(self, pictures: Pictures) -> None:
+    def _check_state(self, pictures: Pictures, encoders: Encoders) -> None:
         """Refuse a state of another run; tell what has changed in one of this."""
         assert self._state is not None
         differences = compare_settings(self._state["config"], encode_config(self._config))
-        require_same(self._state, self._identity(pictures), differences)
+        require_same(self._state, self._identity(pictures, encoders), differences)
         changed = [str(difference) for difference in differences]
         if changed:
             self._record.emit(Warned(text="changed since the state: " + "; ".join(changed)))
@@ -365,7 +373,7 @@ class _Run:
         config, record, position = self._config, self._record, self._position
         objective = self._objective.make()
         validator = self._validator(encoders, pictures)
-        loader = encoders.loader(pictures.trained)
+        loader = encoders.loader(pictures.trained, encoders.num_chunks(pictures))
         preparer = BatchPreparer(
             plan=plan,
             load=loader.load,
@@ -444,7 +452,7 @@ class _Run:
         config = self._config
         objective = self._objective.make()
         grid = validation_grid(config.validation.timesteps)
-        loader = encoders.loader(pictures.held_out)
+        loader = encoders.loader(pictures.held_out, encoders.num_chunks(pictures))
         return Validator(
             num_items=len(pictures.held_out),
             timesteps=grid,
@@ -468,6 +476,22 @@ class _Run:
                 model=str(last.model) if last else "",
                 state=str(last.state) if last else str(self._state_path or ""),
             )
+        )
+
+
+def _require_all(encoded: Pictures, wanted: Pictures) -> None:
+    """Refuse to go on without pictures that the run has trained with.
+
+    Raises:
+        CheckpointError: if there are some.
+    """
+    lost = encoded.left_out[len(wanted.left_out) :]
+    if lost:
+        raise CheckpointError(
+            "the state cannot be resumed: pictures it was trained with cannot be encoded now:\n  "
+            + listed(list(lost)),
+            "see the reasons above or in the log and mend them, or start a new run from the saved"
+            " model",
         )
 
 

@@ -26,7 +26,8 @@ from aozora.errors import SaveError
 from aozora.events import CheckpointSaved, Warned
 from aozora.memory.machine import room_within
 from aozora.model.source import ModelSource
-from aozora.model.writer import SaveDtype, write_single_file
+from aozora.model.tensor_file import TORCH_DTYPES
+from aozora.model.writer import SAVE_FORMATS, SaveDtype, write_single_file
 from aozora.training.checkpointing import (
     STATE_FORMAT,
     STATE_VERSION,
@@ -225,11 +226,29 @@ class Saver:
         """Return about how large one save is."""
         weights = sum(weight.nbytes for weight in self._optimizer.weights().values())
         states = self._optimizer.bytes_on_host() + self._optimizer.bytes_on_device()
-        return weights + states + self._source.facts.num_bytes
+        return weights + states + self._source.facts.num_bytes + self._widening()
+
+    def _widening(self) -> int:
+        """Return by how much the model file is larger than the base, for its number format."""
+        dtype = _FILE_DTYPES[self._config.checkpoints.dtype]
+        if dtype == "base":
+            return 0
+        stored, wanted = self._source.component("unet"), SAVE_FORMATS[dtype]
+        return sum(
+            weight.numel() * (wanted.itemsize - TORCH_DTYPES[stored[name].dtype].itemsize)
+            for name, weight in self._optimizer.weights().items()
+        )
 
     def _require_space(self) -> None:
         folder = self._record.checkpoints
-        free = shutil.disk_usage(folder).free
+        try:
+            folder.mkdir(parents=True, exist_ok=True)  # it may have been moved away meanwhile
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            raise SaveError(
+                f"{folder}: nothing can be saved there: {error.strerror or error}",
+                "bring the folder or drive back and resume from the last save",
+            ) from error
         needed = self.estimated_bytes() + _FREE_BYTES
         if free < needed:
             raise SaveError(

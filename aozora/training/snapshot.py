@@ -42,8 +42,8 @@ Stage = Callable[[list[Tensor]], list[Tensor]]
 _GROUP_BYTES = 64 * 2**20
 
 
-class AbandonedError(Exception):
-    """The snapshot is no longer wanted."""
+class AbandonedError(BaseException):
+    """The snapshot is no longer wanted; like a KeyboardInterrupt no fault of anything."""
 
 
 @dataclass(eq=False)

@@ -16,8 +16,10 @@ import torch
 from aozora.api import RunControl, train
 from aozora.config.checks import ticket_pool
 from aozora.config.codec import encode_config
-from aozora.errors import CheckpointError
+from aozora.data import latent_cache
+from aozora.errors import CheckpointError, DatasetError
 from aozora.events import CheckpointSaved, RunFinished, RunPlanned, StepCompleted, Warned, from_json
+from aozora.model.synthetic import ModelSizes, write_random_base
 from aozora.training.checkpointing import list_checkpoints, read_state
 from aozora.training.state_file import FileTensor
 
@@ -290,6 +292,62 @@ def test_a_state_beyond_the_end_is_refused(make_config, saved_two_steps):
     state, output = saved_two_steps
     with pytest.raises(CheckpointError, match=r"training\.steps"):
         run(make_config("training.steps=1", f"output.folder={output}"), resume=state)
+
+
+def test_another_vae_or_text_encoder_is_refused(make_config, saved_two_steps, tmp_path):
+    state, output = saved_two_steps
+    other = tmp_path / "other.safetensors"
+    write_random_base(other, ModelSizes(unet_channels=(32, 64, 64)), seed=1)
+    for setting in ("model.vae", "model.text_encoders"):
+        config = make_config("training.steps=3", f"{setting}={other}", f"output.folder={output}")
+        with pytest.raises(CheckpointError, match="VAE or a text encoder is another"):
+            run(config, resume=state)
+
+
+def test_resuming_beside_another_run_of_that_name_leaves_its_saves_alone(
+    make_config, saved_two_steps, tmp_path
+):
+    state, _ = saved_two_steps
+    events = run(make_config("training.steps=3", "training.seed=5", "checkpoints.every_steps=3"))
+    others = Path(of_type(events, CheckpointSaved)[-1].state)
+    content = others.read_bytes()
+    events = run(make_config("training.steps=3"), resume=state)
+    saved = Path(of_type(events, CheckpointSaved)[-1].state)
+    assert (others.name, saved.name) == ("small_step_000003.pt", "small-2_step_000003.pt")
+    assert others.read_bytes() == content
+    told = " ".join(event.text for event in of_type(events, Warned))
+    assert "saves of another run called 'small'" in told
+    # From there on it is known by that name.
+    events = run(make_config("training.steps=4"), resume=saved)
+    assert Path(of_type(events, CheckpointSaved)[-1].state).name == "small-2_step_000004.pt"
+
+
+def test_what_could_not_be_encoded_at_first_stays_out(make_config, tmp_path, monkeypatch):
+    settings = ["checkpoints.every_steps=2", f"cache.folder={tmp_path / 'cache'}"]
+    unreadable = {"picture 3.png"}
+    usual = latent_cache.read_picture
+
+    def read_picture(path, *others, **settings):
+        if Path(path).name in unreadable:
+            raise DatasetError(f"{path} cannot be read: the share is gone")
+        return usual(path, *others, **settings)
+
+    monkeypatch.setattr(latent_cache, "read_picture", read_picture)
+    straight = run(make_config(*settings))
+    first, last = (Path(saved.state) for saved in of_type(straight, CheckpointSaved))
+    reference = read_state(shutil.copyfile(last, tmp_path / "reference.pt"))
+    assert reference["identity"]["left_out"] == ["picture 3.png"]
+
+    unreadable.clear()
+    resumed = run(make_config(*settings), resume=first)
+    again = read_state(Path(of_type(resumed, CheckpointSaved)[-1].state))
+    assert_same_state(reference, again)
+
+    # One that was trained with cannot be left out.
+    unreadable.add("picture 5.png")
+    elsewhere = make_config(*settings, f"cache.folder={tmp_path / 'empty'}")
+    with pytest.raises(CheckpointError, match=r"picture 5\.png"):
+        run(elsewhere, resume=first)
 
 
 def test_two_living_runs_of_one_name_do_not_mix(make_config, tmp_path):

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from aozora.errors import ModelFileError
 from aozora.model.safetensors_header import read_header
-from aozora.model.tensor_file import TensorFile, base_fingerprint
+from aozora.model.tensor_file import TensorFile
 
 
 def file_of(header, data=b""):
@@ -150,5 +150,19 @@ def test_the_fingerprint_depends_on_values_not_on_the_name(tmp_path):
     save_file({"a": torch.zeros(30_000)}, paths[0])
     save_file({"a": torch.zeros(30_000)}, paths[1])
     save_file({"a": torch.zeros(30_000) + 1e-6}, paths[2])
-    first, same, other = map(base_fingerprint, paths)
+    first, same, other = (TensorFile(path).fingerprint() for path in paths)
     assert first == same != other
+
+
+def test_a_file_that_was_only_touched_counts_as_unchanged(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.zeros(3)}, path)
+    file, unknown = TensorFile(path), TensorFile(path)
+    file.fingerprint()
+    os.utime(path, ns=(1, 1))
+    file.check_unchanged()
+    with pytest.raises(ModelFileError, match="was changed"):
+        unknown.check_unchanged()
+    save_file({"a": torch.ones(3)}, path)
+    with pytest.raises(ModelFileError, match="was changed"):
+        file.check_unchanged()

@@ -225,6 +225,27 @@ def test_extra_tensors_and_trailing_bytes(tiny_small, trained_bias, tmp_path):
     assert read_header(target).trailing_bytes == 0
 
 
+def test_a_vae_and_encoders_from_elsewhere_take_the_place_of_the_bases(
+    tiny_small, trained_bias, tmp_path
+):
+    """The UNet has learned with them; a base may have none of its own."""
+    other, bare = tmp_path / "other.safetensors", tmp_path / "bare.safetensors"
+    write_random_base(other, seed=1, vae_dtype=torch.float32)
+    unet = FILE_PREFIXES["unet"]
+    save_file({k: t for k, t in load_file(tiny_small).items() if k.startswith(unet)}, bare)
+    for base in (tiny_small, bare):
+        target = tmp_path / "out.safetensors"
+        source = open_model(base, vae=other, text_encoders=other)
+        write_single_file(source, trained_bias, target, **PLAIN)
+        found, parts = load_file(target), load_file(other)
+        assert found.keys() == parts.keys()
+        for key, tensor in found.items():
+            if not key.startswith(unet):
+                assert tensor.dtype == parts[key].dtype
+                assert torch.equal(tensor, parts[key]), key
+        assert open_model(target).facts.components.keys() == source.facts.components.keys()
+
+
 def test_a_diffusers_folder_is_composed_into_a_full_single_file(source, trained, tmp_path):
     """Untrained tensors are equal in value; the fused and transposed ones come back in place."""
     import json

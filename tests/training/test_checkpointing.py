@@ -12,7 +12,7 @@ import zlib
 import pytest
 import torch
 
-from aozora.errors import CheckpointError, SaveError
+from aozora.errors import CheckpointError, ModelFileError, NumericsError, SaveError
 from aozora.runtime import atomic_path
 from aozora.training import checkpointing
 from aozora.training.resume import Identity, compare_settings, require_same
@@ -142,6 +142,15 @@ def test_a_new_run_does_not_take_the_name_of_anothers_saves(tmp_path):
     save(tmp_path, 1, name="demo-2")
     assert checkpointing.free_name(tmp_path, "demo") == "demo-3"
     assert checkpointing.last_state(tmp_path, "demo").name.startswith("demo-2")
+    # Windows does not tell their files apart.
+    assert checkpointing.free_name(tmp_path, "Demo") == "Demo-3"
+
+
+def test_a_run_that_goes_on_keeps_its_name_unless_another_run_has_it(tmp_path):
+    save(tmp_path, 1, run_id="mine")
+    assert checkpointing.free_name(tmp_path, "demo", "mine") == "demo"
+    save(tmp_path, 2, run_id="other")
+    assert checkpointing.free_name(tmp_path, "demo", "mine") == "demo-2"
 
 
 def test_without_a_save_resuming_the_last_is_refused(tmp_path):
@@ -149,18 +158,62 @@ def test_without_a_save_resuming_the_last_is_refused(tmp_path):
         checkpointing.last_state(tmp_path, "demo")
 
 
-def test_a_model_that_cannot_be_written_leaves_earlier_saves_alone(tmp_path):
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(28, "No space left on device"), SaveError),
+        (ModelFileError("the base was moved", "put it back"), SaveError),
+        (NumericsError("too large for float16"), NumericsError),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_model_that_cannot_be_written_costs_neither_the_state_nor_earlier_saves(
+    tmp_path, error, kind
+):
     old = save(tmp_path, 1)
-    before = sorted(path.name for path in tmp_path.iterdir())
 
     def fail(state, path):
         assert state.is_file()
+        raise error
+
+    with pytest.raises(kind, match=r"state is complete: .*demo_step_000002\.pt"):
+        save(tmp_path, 2, write_model=fail)
+    assert checkpointing.list_checkpoints(tmp_path) == [old]
+    assert checkpointing.read_state(tmp_path / "demo_step_000002.pt")["step"] == 2
+    assert not (tmp_path / "demo_step_000002.safetensors").exists()
+
+
+def test_a_save_that_is_given_up_leaves_nothing_behind(tmp_path):
+    def give_up(state, path):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 2, write_model=give_up)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_save_of_the_same_step_stays_until_the_state_is_complete(tmp_path):
+    old = save(tmp_path, 2)
+
+    def fail(file):
+        file.write(b"begun")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(SaveError, match="No space left"):
-        save(tmp_path, 2, write_model=fail)
+        checkpointing.save_checkpoint(
+            tmp_path, "demo", "run", 2, write_state=fail, write_model=write_model
+        )
     assert checkpointing.list_checkpoints(tmp_path) == [old]
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert checkpointing.read_state(old.state)["step"] == 2
+
+
+def test_a_clock_that_is_behind_does_not_make_the_newest_save_the_oldest(tmp_path, monkeypatch):
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    monkeypatch.setattr(checkpointing.time, "time", lambda: 1000.0)
+    newest = save(tmp_path, 4)
+    assert checkpointing.prune(tmp_path, "run", 2) == ["demo_step_000001", "demo_step_000002"]
+    assert checkpointing.last_state(tmp_path, "demo") == newest.state
 
 
 def test_a_state_that_cannot_be_written_leaves_nothing_behind(tmp_path):

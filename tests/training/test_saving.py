@@ -189,7 +189,7 @@ def test_a_failure_is_raised_at_the_next_occasion_and_only_once(
     with pytest.raises(raised):
         getattr(saved.saver, asked)()
     saved.saver.raise_failure()
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*before, "small_step_000002.pt"]
     assert [event.step for event in saved.saves()] == [1]
     saved.step()
     assert saved.run.steps == 3
@@ -210,6 +210,24 @@ def test_a_save_that_cannot_begin_holds_nothing_up(tmp_path, monkeypatch):
     saved.saver.save()
     saved.saver.wait()
     assert [event.step for event in saved.saves()] == [2]
+
+
+def test_a_folder_that_was_moved_away_is_made_again(tmp_path, monkeypatch):
+    saved = Saved(tmp_path / "checkpoints", monkeypatch)
+    saved.step()
+    saved.saver.save()
+    saved.saver.wait()
+    assert [event.step for event in saved.saves()] == [1]
+
+
+def test_the_room_a_save_needs_is_that_of_its_number_format(tmp_path, monkeypatch):
+    saved = Saved(tmp_path, monkeypatch)
+    usual = saved.saver.estimated_bytes()
+    stored = {name: SimpleNamespace(dtype="F16") for name in SHAPES}
+    saved.saver._source.component = {"unet": stored}.__getitem__
+    saved.saver._config = apply_settings(TrainConfig(), ["checkpoints.dtype=fp32"])
+    count = sum(weight.numel() for weight in saved.run.optimizer.weights().values())
+    assert saved.saver.estimated_bytes() == usual + 2 * count
 
 
 def test_leaving_the_block_waits_for_the_save(tmp_path, monkeypatch, slow):
