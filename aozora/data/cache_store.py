@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import struct
 import zlib
@@ -22,6 +23,8 @@ from torch import Tensor
 
 from aozora.errors import CacheError
 from aozora.runtime import atomic_path, long_path, remove_stale_partials
+
+log = logging.getLogger(__name__)
 
 _SUFFIX = ".safetensors"
 _LENGTH = struct.Struct("<Q")
@@ -57,7 +60,11 @@ class CacheStore:
         return self.root / key[:2] / (key + _SUFFIX)
 
     def has(self, keys: Iterable[str]) -> set[str]:
-        """Return which of ``keys`` have an entry. Lists folders and opens no file."""
+        """Return which of ``keys`` have an entry. Lists folders and opens no file.
+
+        Raises:
+            CacheError: if a folder cannot be listed.
+        """
         wanted = set(keys)
         present: set[str] = set()
         for prefix in {key[:2] for key in wanted}:
@@ -77,9 +84,7 @@ class CacheStore:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise CacheError(
-                f"{folder}: the cache cannot be read ({error.strerror})", "check its permissions"
-            ) from error
+            raise _unreadable(folder, error) from error
 
     def write(
         self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
@@ -95,10 +100,7 @@ class CacheStore:
             with atomic_path(path, sync=False) as partial:
                 partial.write_bytes(data)
         except OSError as error:
-            raise CacheError(
-                f"{path}: the cache cannot be written ({error.strerror or error})",
-                "free some space, or choose another folder with cache.folder",
-            ) from error
+            raise unwritable(path, error) from error
 
     def read(self, key: str) -> CacheEntry:
         """Return the entry for ``key``, checked.
@@ -114,9 +116,7 @@ class CacheStore:
                 f"{path}: this cache entry is missing", "run again: it will be made"
             ) from error
         except OSError as error:
-            raise CacheError(
-                f"{path}: the cache cannot be read ({error.strerror})", "check its permissions"
-            ) from error
+            raise _unreadable(path, error) from error
         try:
             return _unpack(data, key)
         except (
@@ -156,11 +156,39 @@ class CacheStore:
             raise
 
     def remove_leftovers(self) -> int:
-        """Remove unfinished files of processes that are gone; return how many."""
+        """Remove unfinished files of processes that are gone; return how many.
+
+        Raises:
+            CacheError: if the cache cannot be listed.
+        """
         root = long_path(self.root)
-        if not root.is_dir():
-            return 0
-        return sum(remove_stale_partials(folder) for folder in root.iterdir() if folder.is_dir())
+        try:
+            folders = [f for f in root.iterdir() if f.is_dir()] if root.is_dir() else []
+        except OSError as error:
+            raise _unreadable(root, error) from error
+        removed = 0
+        for folder in folders:
+            try:
+                removed += remove_stale_partials(folder)
+            except OSError as error:
+                # They only take space; entries beside them are as good as without them.
+                log.warning("Unfinished files in %s cannot be removed (%s)", folder, error)
+        return removed
+
+
+def unwritable(path: Path, error: OSError) -> CacheError:
+    """Return the error to raise when the disk refuses to write ``path`` in the cache folder."""
+    return CacheError(
+        f"cache.folder: {path} cannot be written ({error.strerror or error})",
+        "free some space, or choose another folder with cache.folder",
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> CacheError:
+    return CacheError(
+        f"cache.folder: {path} cannot be read ({error.strerror or error})",
+        "check its permissions, or choose another folder with cache.folder",
+    )
 
 
 def _pack(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:

@@ -62,6 +62,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _LARGE_PIXELS = 24_000_000
+# More than any ordinary picture is resized to, at four bytes each and in several threads at once. A
+# strip enlarged to cover its bucket may go far beyond: 5000 x 1 becomes 2,560,000 x 512.
+_MOST_RESIZED_PIXELS = 100_000_000
 _one_large_picture = threading.Lock()  # threads decode side by side, but only one of them a giant
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
@@ -279,9 +282,31 @@ def prepare(image: Image.Image, fit: BucketFit) -> Tensor:
     """
     import torch
 
+    if fit.resized_width * fit.resized_height > _MOST_RESIZED_PIXELS:
+        image = _resize_part(image, fit)
+    else:
+        image = _resize_whole(image, fit)
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
+    return pixels.permute(2, 0, 1).contiguous().to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def _resize_whole(image: Image.Image, fit: BucketFit) -> Image.Image:
     if image.size != (fit.resized_width, fit.resized_height):
         image = image.resize((fit.resized_width, fit.resized_height), Image.Resampling.LANCZOS)
     left, top = fit.crop_left, fit.crop_top
-    image = image.crop((left, top, left + fit.width, top + fit.height))
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
-    return pixels.permute(2, 0, 1).contiguous().to(torch.float32).div_(127.5).sub_(1.0)
+    return image.crop((left, top, left + fit.width, top + fit.height))
+
+
+def _resize_part(image: Image.Image, fit: BucketFit) -> Image.Image:
+    """Resize only what the crop keeps.
+
+    Not for every picture: some values come out one off, and latents must stay what they were.
+    """
+    across, down = image.width / fit.resized_width, image.height / fit.resized_height
+    left, top = fit.crop_left * across, fit.crop_top * down
+    # Rounding must not put the far edges outside the picture.
+    right = min(image.width, left + fit.width * across)
+    bottom = min(image.height, top + fit.height * down)
+    return image.resize(
+        (fit.width, fit.height), Image.Resampling.LANCZOS, box=(left, top, right, bottom)
+    )

@@ -20,7 +20,15 @@ from aozora.data.buckets import Shape
 from aozora.data.cache_build import CacheReport, CacheTally, StoredDtype
 from aozora.data.cache_store import CacheStore, make_key
 from aozora.data.dataset import DatasetItem
-from aozora.data.images import MAX_PIXELS, WHITE, Colour, prepare, quiet_pillow, read_picture
+from aozora.data.images import (
+    MAX_PIXELS,
+    WHITE,
+    Colour,
+    describe_failure,
+    prepare,
+    quiet_pillow,
+    read_picture,
+)
 from aozora.data.scan import SkippedItem
 from aozora.errors import DatasetError
 
@@ -190,8 +198,10 @@ def _decode(key: str, item: DatasetItem, spec: LatentSpec, max_pixels: int) -> _
     record = item.record
     try:
         picture = read_picture(record.path, spec.background, max_pixels=max_pixels)
+        if picture.content_hash != record.content_hash:
+            return key, "the file has changed since the scan"
+        return key, prepare(picture.image, item.fit)
     except DatasetError as error:
         return key, error.message
-    if picture.content_hash != record.content_hash:
-        return key, "the file has changed since the scan"
-    return key, prepare(picture.image, item.fit)
+    except MemoryError as error:
+        return key, describe_failure(error)

@@ -6,6 +6,7 @@ Every picture is decoded once in full and every caption read. Free of torch.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
 import time
@@ -20,6 +21,8 @@ from aozora.data.images import MAX_PIXELS, quiet_pillow, read_picture
 from aozora.data.scan_index import FileFacts, index_key, load_index, save_index
 from aozora.errors import DatasetError
 from aozora.runtime import long_path
+
+log = logging.getLogger(__name__)
 
 _INDEX_SAVE_SECONDS = 30.0
 _REASONS_SHOWN = 8
@@ -114,7 +117,8 @@ def scan_folders(
         recursive: Whether folders inside are searched too.
         max_pixels: Pictures whose header claims more are left out without being decoded.
         workers: Decoding threads; by default as many as there are cores, at most eight.
-        index: JSON file to remember decoded files in; None decodes everything.
+        index: JSON file to remember decoded files in; None decodes everything. One that cannot be
+            read or written costs time only, and is logged.
         on_progress: Called in this thread with the files done and the files there are.
         should_stop: Asked between files.
 
@@ -122,9 +126,10 @@ def scan_folders(
         DatasetError: if a folder is missing, or no picture can be used.
     """
     found, warnings = find_files(folders, recursive=recursive)
-    known = load_index(index, max_pixels)
+    known = _load_index(index, max_pixels)
     checked: list[_Checked] = []
     stopped = False
+    is_saved = True
     saved_at = time.monotonic()
     with contextlib.closing(_check_all(found, known, max_pixels, workers)) as results:
         for result in results:
@@ -134,16 +139,40 @@ def scan_folders(
             if should_stop and should_stop():
                 stopped = len(checked) < len(found)
                 break
-            if index and time.monotonic() - saved_at > _INDEX_SAVE_SECONDS:
-                save_index(index, max_pixels, {**known, **_lasting_facts(found, checked)})
+            # What was refused once is tried again at the end only: each refusal is told.
+            if index and is_saved and time.monotonic() - saved_at > _INDEX_SAVE_SECONDS:
+                facts = {**known, **_lasting_facts(found, checked)}
+                is_saved = _save_index(index, max_pixels, facts)
                 saved_at = time.monotonic()
     if index:
         kept = known if stopped else _elsewhere(known, folders)
-        save_index(index, max_pixels, {**kept, **_lasting_facts(found, checked)})
+        _save_index(index, max_pixels, {**kept, **_lasting_facts(found, checked)})
     report = _report(found, checked, warnings, stopped)
     if not report.records and not stopped:
         raise DatasetError(_nothing_usable(folders, report), "add pictures, or mend those listed")
     return report
+
+
+def _load_index(index: Path | None, max_pixels: int) -> dict[str, FileFacts]:
+    try:
+        return load_index(index, max_pixels)
+    except OSError as error:
+        log.warning("The index %s cannot be read; every picture is decoded (%s)", index, error)
+        return {}
+
+
+def _save_index(index: Path, max_pixels: int, facts: Mapping[str, FileFacts]) -> bool:
+    """Save ``facts``; return whether that could be done."""
+    try:
+        save_index(index, max_pixels, facts)
+    except OSError as error:
+        log.warning(
+            "The index %s cannot be written; these pictures are decoded again next time (%s)",
+            index,
+            error,
+        )
+        return False
+    return True
 
 
 def _check_all(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from aozora.config.schema import TrainConfig
-from aozora.data.cache_store import CacheStore
+from aozora.data.cache_store import CacheStore, unwritable
 from aozora.data.dataset import DatasetItem
 from aozora.data.images import parse_colour
 from aozora.data.latent_cache import KIND as LATENT_KIND
@@ -79,6 +79,7 @@ class CacheKeys:
 
     Raises:
         ModelFileError: if an encoder is missing or cannot be read.
+        CacheError: if the cache folder cannot be written.
     """
 
     def __init__(self, config: TrainConfig, source: ModelSource, lengths: CaptionLengths) -> None:
@@ -125,6 +126,7 @@ class _ComponentHashes:
 
         Raises:
             ModelFileError: if the model has none.
+            CacheError: if it cannot be remembered: what is encoded could not be kept there either.
         """
         parts = self._source.component(component).values()
         files = sorted({part.file.path.resolve() for part in parts})
@@ -132,13 +134,16 @@ class _ComponentHashes:
         known = self._known()
         if key not in known:
             known = {**self._known(), key: self._source.component_hash(component)}
-            write_json_atomic(self._path, known, sync=False)
+            try:
+                write_json_atomic(self._path, known, sync=False)
+            except OSError as error:
+                raise unwritable(self._path, error) from error
         return known[key]
 
     def _known(self) -> dict[str, str]:
         try:
             known = json.loads(self._path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
             # It only saves time; what cannot be read is made again.

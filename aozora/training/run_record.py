@@ -44,6 +44,22 @@ from aozora.training.sinks import (
 log = logging.getLogger(__name__)
 
 
+@contextlib.contextmanager
+def _writing_output(path: Path) -> Iterator[None]:
+    """Say that ``path`` in the output folder cannot be used when the disk refuses it.
+
+    Raises:
+        AozoraError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise AozoraError(
+            f"output.folder: {path} cannot be used ({error.strerror or error})",
+            "choose a folder you can write to, with space left on its disk",
+        ) from error
+
+
 class NameLock:
     """Keeps two living runs from writing checkpoints under one name.
 
@@ -53,11 +69,17 @@ class NameLock:
 
     Raises:
         CheckpointError: if another living process has it.
+        AozoraError: if the folder cannot be made or written.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{name}.lock"
+        with _writing_output(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with _writing_output(self._path):
+            self._claim(name)
+
+    def _claim(self, name: str) -> None:
         text = f"{os.getpid()} {psutil.Process().create_time():.2f}"
         for _ in range(2):
             try:
@@ -83,8 +105,12 @@ class NameLock:
         self._path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Give the name back."""
-        self._path.unlink(missing_ok=True)
+        """Give the name back; a file that cannot be removed is logged."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            # It does no harm: once this process is gone, the next run takes it over.
+            log.warning("%s cannot be removed (%s)", self._path, error)
 
 
 class RunRecord:
@@ -98,6 +124,9 @@ class RunRecord:
         run_id: Identity, kept when a run is resumed; empty for a new one.
         device: Where it trains.
         on_event: The caller's receiver.
+
+    Raises:
+        AozoraError: if the output folder cannot be looked into.
     """
 
     def __init__(
@@ -112,8 +141,10 @@ class RunRecord:
         self.config = config
         self.name = name
         self.run_id = run_id or uuid.uuid4().hex[:12]
-        self.folder = free_run_folder(Path(config.output.folder), name)
-        self.checkpoints = Path(config.output.folder) / "checkpoints"
+        output = Path(config.output.folder)
+        with _writing_output(output):
+            self.folder = free_run_folder(output, name)
+        self.checkpoints = output / "checkpoints"
         self.started = time.monotonic()
         self._device = device
         self._hub = EventHub(on_event, self.run_id)
@@ -131,19 +162,28 @@ class RunRecord:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop_sampling()
+        with contextlib.ExitStack() as releases:
+            # Each is let go of whatever becomes of the others; the last one here is the first.
+            if self._lock is not None:
+                releases.callback(self._lock.release)
+            if self._log_handler is not None:
+                releases.callback(_close_log, self._log_handler)
+            releases.callback(self._hub.close)
+            self._stop_sampling()
+            self._tell_failure(kind, error, trace)
+
+    def _tell_failure(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if isinstance(error, AozoraError):
             self.emit(RunFailed(message=error.message, hint=error.hint))
         elif error is not None and not isinstance(error, KeyboardInterrupt):
             text = "".join(traceback.format_exception(kind, error, trace))
             message = f"{type(error).__name__}: {error}"
             self.emit(RunFailed(message=message, traceback=text))
-        self._hub.close()
-        if self._log_handler is not None:
-            logging.getLogger().removeHandler(self._log_handler)
-            self._log_handler.close()
-        if self._lock is not None:
-            self._lock.release()
 
     def emit(self, event: Event) -> None:
         """Report ``event``; nothing comes after `RunFinished`."""
@@ -161,18 +201,19 @@ class RunRecord:
 
         Raises:
             CheckpointError: if another living run has the name.
-            AozoraError: if the folder cannot be made.
+            AozoraError: if the folder cannot be made or written.
         """
         self._lock = NameLock(self.checkpoints, self.name)
-        try:
-            self.folder.mkdir(parents=True)
-        except OSError as error:
-            raise AozoraError(
-                f"output.folder: {self.folder} cannot be made: {error.strerror}",
-                "choose a folder you can write to",
-            ) from error
-        self._log_handler = log_to_file(self.folder / "log.txt")
         plain = encode_config(self.config)
+        with _writing_output(self.folder):
+            self._make_folder(plain, resumed_from)
+        writers = self._writers(plain)
+        with _writing_output(self.folder):
+            self._hub.record(self.folder / "events.jsonl", writers)
+
+    def _make_folder(self, plain: dict[str, Any], resumed_from: str) -> None:
+        self.folder.mkdir(parents=True)
+        self._log_handler = log_to_file(self.folder / "log.txt")
         write_json_atomic(self.folder / "config.json", plain)
         write_json_atomic(
             self.folder / "run.json",
@@ -187,7 +228,6 @@ class RunRecord:
                 "versions": describe_versions(),
             },
         )
-        self._hub.record(self.folder / "events.jsonl", self._writers(plain))
 
     def _writers(self, plain: dict[str, Any]) -> list[MetricWriter]:
         writers: list[MetricWriter] = []
@@ -195,9 +235,10 @@ class RunRecord:
         if self.config.logging.wandb != "off":
             mode = self.config.logging.wandb
             writers.append(WandbWriter(self.folder, self.folder.name, mode, plain))
-        writers.append(MetricsFile(self.folder / "metrics.jsonl"))
-        if self.config.logging.tensorboard:
-            writers.append(TensorBoardWriter(self.folder / "tensorboard"))
+        with _writing_output(self.folder):
+            writers.append(MetricsFile(self.folder / "metrics.jsonl"))
+            if self.config.logging.tensorboard:
+                writers.append(TensorBoardWriter(self.folder / "tensorboard"))
         return writers
 
     @contextlib.contextmanager
@@ -209,3 +250,11 @@ class RunRecord:
         yield words
         seconds = time.monotonic() - started
         self.emit(PhaseFinished(phase=phase, seconds=seconds, summary=", ".join(words)))
+
+
+def _close_log(handler: logging.Handler) -> None:
+    logging.getLogger().removeHandler(handler)
+    try:
+        handler.close()
+    except OSError as error:
+        log.warning("The end of the run's log could not be written (%s)", error)

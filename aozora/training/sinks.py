@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import json
 import logging
+import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import psutil
 import torch
@@ -36,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL_SECONDS = 0.05
 _MEMORY_INTERVAL_SECONDS = 1.0
+_MOST_WAITING_BYTES = 64 * 2**20
 
 
 def scalars_of(event: Event) -> dict[str, float]:
@@ -68,26 +73,105 @@ def scalars_of(event: Event) -> dict[str, float]:
             return {}
 
 
-class MetricWriter(Protocol):
-    """Something that records numbers by step."""
+class LineFile:
+    """A file that gets whole lines in their order, even from a disk that refuses for a while.
 
-    def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Record ``scalars`` at ``step``."""
+    What is refused waits and goes before the next line. Of a disk that refuses for so long that too
+    much would wait, the newest lines are dropped, each as a whole.
+
+    Args:
+        path: The file; what it has is kept.
+
+    Raises:
+        OSError: if it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # Without a buffer it is known how much of a line the disk has taken.
+        self._file: io.FileIO | None = path.open("ab", buffering=0)
+        self._waiting = bytearray()
+
+    def write(self, line: str) -> None:
+        """Write ``line``, which ends with a line feed, after those that wait.
+
+        Raises:
+            OSError: if not all could be written; it waits, or is dropped where too much does.
+        """
+        data = line.encode("utf-8")
+        if len(self._waiting) + len(data) > _MOST_WAITING_BYTES:
+            self._write_waiting()
+        self._waiting += data
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        try:
+            while self._waiting:
+                if self._file is None:
+                    self._file = self.path.open("ab", buffering=0)
+                del self._waiting[: self._file.write(self._waiting)]
+        except OSError:
+            # A file on a share that was away is of no use afterwards, but can be opened anew.
+            # The first error says what is wrong; one from closing would only hide it.
+            with contextlib.suppress(OSError):
+                self._close_file()
+            raise
+
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def close(self) -> None:
-        """Flush and let go of every file."""
+        """Write what waits, and close the file.
+
+        Raises:
+            OSError: if not all could be written.
+        """
+        try:
+            self._write_waiting()
+        finally:
+            self._close_file()
+
+
+class MetricWriter(Protocol):
+    """Something that records numbers by step.
+
+    Attributes:
+        place: Where it records them, in words for the user.
+    """
+
+    place: str
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Record ``scalars`` at ``step``.
+
+        Raises:
+            OSError: if that cannot be done now.
+        """
+
+    def close(self) -> None:
+        """Flush and let go of every file.
+
+        Raises:
+            OSError: if not all could be recorded.
+        """
 
 
 class MetricsFile:
-    """``metrics.jsonl``: one JSON object a line, ``{"step": ..., name: number}``."""
+    """``metrics.jsonl``: one JSON object a line, ``{"step": ..., name: number}``.
+
+    Raises:
+        OSError: if it cannot be opened.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("a", encoding="utf-8", newline="\n")
+        self.place = str(path)
+        self._file = LineFile(path)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Record ``scalars`` at ``step``."""
         self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-        self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
@@ -100,6 +184,7 @@ class TensorBoardWriter:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self.place = str(folder)
         self._writer: Any = SummaryWriter(str(folder))
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
@@ -125,8 +210,9 @@ class WandbWriter:
         except ImportError as error:
             raise AozoraError(
                 "logging.wandb: the wandb package is not installed",
-                "install it with pip install wandb, or set logging.wandb to off",
+                f'"{sys.executable}" -m pip install wandb, or set logging.wandb to off',
             ) from error
+        self.place = f"Weights & Biases ({folder})"
         self._run: Any = wandb.init(
             project="aozora", name=name, dir=str(folder), mode=mode, config=config
         )
@@ -145,6 +231,9 @@ class EventHub:
 
     Until `record` is called events are only kept, so that a refused run leaves nothing behind.
 
+    A line in a file is not worth a run: when one cannot be written, the caller is told, once for
+    each file, and gets all events as before.
+
     Args:
         on_event: The caller's receiver.
         run_id: Identity of the run, written with each event.
@@ -154,21 +243,24 @@ class EventHub:
         self._on_event = on_event
         self._run_id = run_id
         self._kept: list[tuple[Event, str]] = []
-        self._file: TextIO | None = None
+        self._file: LineFile | None = None
         self._writers: tuple[MetricWriter, ...] = ()
+        self._refused: set[str] = set()
         self._lock = threading.RLock()
         self._last_progress: dict[Phase, float] = {}
 
     def record(self, path: Path, writers: Iterable[MetricWriter]) -> None:
-        """Write events to the file ``path``, their numbers to ``writers``, from the first on."""
+        """Write events to the file ``path``, their numbers to ``writers``, from the first on.
+
+        Raises:
+            OSError: if ``path`` cannot be opened.
+        """
         with self._lock:
-            self._file = path.open("a", encoding="utf-8", newline="\n")
             self._writers = tuple(writers)
-            for event, line in self._kept:
-                self._file.write(line)
-                _log(event)
-            self._file.flush()
-            self._kept.clear()
+            self._file = LineFile(path)
+            kept, self._kept = self._kept, []
+            for event, line in kept:
+                self._write(event, line)
 
     def emit(self, event: Event) -> None:
         """Record ``event`` and pass it on."""
@@ -179,16 +271,31 @@ class EventHub:
             scalars = scalars_of(event)
             if scalars:
                 for writer in self._writers:
-                    writer.write(getattr(event, "step", 0), scalars)
+                    step = getattr(event, "step", 0)
+                    self._attempt(writer.place, partial(writer.write, step, scalars))
             self._on_event(event)
 
     def _write(self, event: Event, line: str) -> None:
         if self._file is None:
             self._kept.append((event, line))
         else:
-            self._file.write(line)
-            self._file.flush()
+            self._attempt(str(self._file.path), partial(self._file.write, line))
             _log(event)
+
+    def _attempt(self, place: str, write: Callable[[], None]) -> None:
+        """Call ``write``; the first time ``place`` refuses, tell it before the event at hand."""
+        try:
+            write()
+        except OSError as error:
+            if place in self._refused:
+                return
+            self._refused.add(place)
+            self.emit(
+                Warned(
+                    text=f"{place} cannot be written ({error.strerror or error}); the run goes on;"
+                    " what belongs there waits until it can be written again"
+                )
+            )
 
     def _is_too_soon(self, event: Progressed) -> bool:
         now = time.monotonic()
@@ -199,14 +306,22 @@ class EventHub:
         return False
 
     def close(self) -> None:
-        """Close every file."""
-        with self._lock:
-            for writer in self._writers:
-                writer.close()
-            self._writers = ()
+        """Close every file; what could not be written to the end is logged."""
+        with self._lock, contextlib.ExitStack() as closing:
+            # Each is closed whatever becomes of the others; the last one here is the first.
             if self._file is not None:
-                self._file.close()
-                self._file = None
+                closing.callback(_close, str(self._file.path), self._file.close)
+            for writer in reversed(self._writers):
+                closing.callback(_close, writer.place, writer.close)
+            self._writers, self._file = (), None
+
+
+def _close(place: str, close: Callable[[], None]) -> None:
+    try:
+        close()
+    except OSError as error:
+        # The caller may have got the last event, after which nothing comes.
+        log.warning("%s: not everything could be written (%s)", place, error)
 
 
 def _log(event: Event) -> None:

@@ -149,3 +149,34 @@ def test_leftovers_of_processes_that_are_gone_are_removed(store, tensors):
     assert store.remove_leftovers() == 1
     assert not leftover.exists()
     assert store.has([KEY])
+
+
+def test_leftovers_that_cannot_be_removed_are_logged_and_left(store, tensors, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    store.write(KEY, tensors)
+    store.path(KEY).with_name("x.safetensors.999999999.partial").write_bytes(b"x")
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    assert store.remove_leftovers() == 0
+    assert "cannot be removed" in caplog.text
+    assert store.has([KEY])
+
+
+def test_a_cache_that_cannot_be_listed_names_the_setting(store, tensors, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    store.write(KEY, tensors)
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)
+    with pytest.raises(CacheError, match=r"cache\.folder: .*Permission denied"):
+        store.remove_leftovers()
+
+
+def test_a_cache_folder_that_is_a_file_names_the_setting(tmp_path, tensors):
+    (tmp_path / "taken").write_text("x", encoding="utf-8")
+    store = CacheStore(tmp_path / "taken", "latents")
+    with pytest.raises(CacheError, match=r"cache\.folder: .*taken"):
+        store.has([KEY])
+    with pytest.raises(CacheError, match=r"cache\.folder: .*taken"):
+        store.write(KEY, tensors)

@@ -180,6 +180,26 @@ def test_files_gone_bad_or_changed_since_the_scan_are_skipped(
     assert report.built == sum(vae.batch_sizes) == 4
 
 
+def test_a_picture_too_large_for_the_memory_is_skipped(
+    pictures, items_of, latents, latent_spec, vae, monkeypatch
+):
+    items = items_of(pictures)
+    real = aozora.data.latent_cache.prepare
+
+    def scarce(image, fit):
+        if image.getpixel((40, 0)) == first:
+            raise MemoryError
+        return real(image, fit)
+
+    first = aozora.data.latent_cache.read_picture(items[2].record.path).image.getpixel((40, 0))
+    monkeypatch.setattr("aozora.data.latent_cache.prepare", scarce)
+    report = build_latents(items, latents, vae, latent_spec, batch_size=2)
+    (skipped,) = report.skipped
+    assert skipped.path == items[2].record.relative
+    assert "too large for the memory" in skipped.reason
+    assert report.built == 6
+
+
 def test_damaged_entries_are_rebuilt_and_reported(pictures, items_of, latents, latent_spec, vae):
     items = items_of(pictures)
     build_latents(items, latents, vae, latent_spec)

@@ -249,6 +249,54 @@ def test_prepare_crops_where_the_geometry_says(photo):
     assert torch.allclose(prepare(image, fit), expected.float())
 
 
+def test_prepare_resizes_the_whole_of_an_ordinary_picture_and_then_crops(photo):
+    shapes = bucket_shapes(256 * 256, 128, 512, 64)
+    image = photo(901, 503)
+    fit = fit_to_bucket(503, 901, shapes, area=256 * 256, step=64, upscale=False, min_side=128)
+    whole = image.resize((fit.resized_width, fit.resized_height), Image.Resampling.LANCZOS)
+    left, top = fit.crop_left, fit.crop_top
+    cut = whole.crop((left, top, left + fit.width, top + fit.height))
+    expected = torch.tensor(np.array(cut)).permute(2, 0, 1).float() / 127.5 - 1
+    assert fit.crop_share > 0
+    assert torch.equal(prepare(image, fit), expected)
+
+
+@pytest.mark.parametrize("size", [(5000, 1), (1, 5000), (30_000, 30), (30, 30_000), (3, 200_000)])
+def test_a_strip_is_not_resized_as_a_whole(monkeypatch, size):
+    real = Image.Image.resize
+
+    def resize(image, size, *arguments, **options):
+        assert size[0] * size[1] <= 2048 * 2048
+        return real(image, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    shapes = bucket_shapes(1024 * 1024, 512, 2048, 64)
+    width, height = size
+    along = np.linspace(0, 255, max(size)).astype(np.uint8)
+    values = along[None, :] if width > height else along[:, None]
+    image = Image.fromarray(np.broadcast_to(values[..., None], (height, width, 3)).copy())
+    fit = fit_to_bucket(
+        height, width, shapes, area=1024 * 1024, step=64, upscale=True, min_side=512
+    )
+    result = prepare(image, fit)
+    assert result.shape == (3, fit.height, fit.width)
+    # The middle is kept, and the ramp is almost flat there.
+    assert result.abs().max() < 0.02
+
+
+@pytest.mark.parametrize("size", [(900, 500), (500, 900), (97, 640)])
+def test_the_kept_part_looks_as_if_cut_from_the_whole(photo, monkeypatch, size):
+    shapes = bucket_shapes(256 * 256, 128, 512, 64)
+    width, height = size
+    image = photo(width, height)
+    fit = fit_to_bucket(height, width, shapes, area=256 * 256, step=64, upscale=True, min_side=128)
+    whole = prepare(image, fit)
+    monkeypatch.setattr("aozora.data.images._MOST_RESIZED_PIXELS", 0)
+    part = prepare(image, fit)
+    assert (part - whole).abs().mean() < 0.5 / 127.5
+    assert (part - whole).abs().max() < 8 / 127.5
+
+
 def test_colours_are_written_as_hex():
     assert parse_colour("#ff8000") == (255, 128, 0)
     for text in ("white", "#fff", "#gggggg", "", "#+12345"):

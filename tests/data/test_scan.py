@@ -219,6 +219,40 @@ def test_a_damaged_index_is_made_anew(folder, tmp_path, photo, text):
     assert scan(folder, index=index).decoded == 0
 
 
+@pytest.mark.parametrize("inside", ["index.json", "missing/index.json"])
+def test_an_index_that_cannot_be_written_is_told_and_costs_only_time(
+    folder, tmp_path, photo, inside, caplog
+):
+    photo().save(folder / "a.png")
+    (tmp_path / "taken").write_text("x", encoding="utf-8")
+    index = tmp_path / "taken" / inside
+    assert names(scan(folder, index=index)) == ["a.png"]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"{index} cannot be written" in record.getMessage()
+
+
+def test_an_index_refused_in_the_middle_is_tried_again_at_the_end_only(
+    folder, tmp_path, photo, monkeypatch, caplog
+):
+    for number in range(4):
+        photo().save(folder / f"{number}.png")
+    (tmp_path / "taken").write_text("x", encoding="utf-8")
+    monkeypatch.setattr("aozora.data.scan._INDEX_SAVE_SECONDS", -1.0)
+    assert len(scan(folder, index=tmp_path / "taken" / "index.json").records) == 4
+    assert len(caplog.records) == 2
+
+
+def test_an_index_nobody_may_look_at_is_told(folder, tmp_path, photo, monkeypatch, caplog):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    photo().save(folder / "a.png")
+    monkeypatch.setattr("aozora.data.scan.load_index", refuse)
+    assert scan(folder, index=tmp_path / "index.json").decoded == 1
+    assert "index.json cannot be read" in caplog.text
+
+
 def test_a_forged_index_entry_is_not_believed(folder, tmp_path, photo):
     photo().save(folder / "a.png")
     index = tmp_path / "index.json"
