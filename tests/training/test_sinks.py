@@ -91,7 +91,7 @@ def test_a_disk_that_is_full_for_a_while_costs_no_event_and_breaks_no_line(tmp_p
     assert len(warnings) == 2
     for text, name in zip(warnings, ("events.jsonl", "metrics.jsonl"), strict=True):
         assert str(tmp_path / name) in text
-        assert "may be missing" in text
+        assert "waits until it can be written" in text
     steps = [event for event in received if isinstance(event, StepCompleted)]
     assert steps == [step(number) for number in (1, 2, 3, 4)]
     # The warning comes before the event at hand, so that nothing comes after the last of a run.
