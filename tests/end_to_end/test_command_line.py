@@ -261,21 +261,33 @@ def test_check_lists_the_problems_of_files_and_settings_together(config_file):
     assert {problem["path"] for problem in problems} == {"model.base", "output.name"}
 
 
-def test_inspect_tells_models_and_states_apart(config_file, base_model, tmp_path):
-    facts = json.loads(aozora("inspect", base_model, "--json").stdout)
-    assert facts["prediction"] == "epsilon"
-    assert aozora("train", config_file("training.steps=1")).returncode == 0
+@pytest.fixture
+def here(capsys):
+    """Return a function that does a verb in this process, for its exit code and output."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        return main([*map(str, arguments)]), capsys.readouterr().out
+
+    return run
+
+
+def test_inspect_tells_models_and_states_apart(config_file, base_model, here, tmp_path):
+    code, text = here("inspect", base_model, "--json")
+    assert (code, json.loads(text)["prediction"]) == (0, "epsilon")
+    assert here("train", config_file("training.steps=1"))[0] == 0
     (saved,) = list_checkpoints(tmp_path / "output" / "checkpoints")
-    state = json.loads(aozora("inspect", saved.state, "--json").stdout)
-    assert state["step"] == 1
-    assert aozora("inspect", tmp_path / "none").returncode == 2
+    code, text = here("inspect", saved.state, "--json")
+    assert (code, json.loads(text)["step"]) == (0, 1)
+    assert here("inspect", tmp_path / "none")[0] == 2
 
 
-def test_inspect_lists_the_layers_of_a_model(base_model, tmp_path):
-    layers = json.loads(aozora("inspect", base_model, "--layers", "--json").stdout)
+def test_inspect_lists_the_layers_of_a_model(base_model, here, tmp_path):
+    code, text = here("inspect", base_model, "--layers", "--json")
     with open_model(base_model) as source:
-        assert layers == {name: list(shape) for name, shape in source.unet_shapes().items()}
-    assert aozora("inspect", tmp_path / "none", "--layers").returncode == 2
+        wanted = {name: list(shape) for name, shape in source.unet_shapes().items()}
+    assert (code, json.loads(text)) == (0, wanted)
+    assert here("inspect", tmp_path / "none", "--layers")[0] == 2
 
 
 def test_presets_doctor_and_settings_reference_print(tmp_path):
