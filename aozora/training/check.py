@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -157,6 +159,7 @@ def check(config: TrainConfig) -> CheckReport:
         )
         notes += facts.notes
         source.close()
+    attempt("output.folder", lambda: _require_writable(Path(config.output.folder)))
     if problems:
         return CheckReport(tuple(problems), (), None)
     assert source is not None
@@ -188,6 +191,30 @@ def check(config: TrainConfig) -> CheckReport:
     return CheckReport((), tuple(dict.fromkeys(filter(None, notes))), summary, layer_sets)
 
 
+def _what_is_there(folder: Path) -> Path:
+    """Return ``folder``, or the nearest place above it that exists."""
+    absolute = folder.absolute()
+    return next(path for path in (absolute, *absolute.parents) if os.path.lexists(path))
+
+
+def _require_writable(folder: Path) -> None:
+    """Try to make something where ``folder`` is to be.
+
+    Raises:
+        AozoraError: if that is refused.
+    """
+    place = _what_is_there(folder)
+    try:
+        # Permissions alone do not tell, least of all on Windows.
+        with tempfile.TemporaryDirectory(prefix=".aozora-", dir=place):
+            pass
+    except OSError as error:
+        raise AozoraError(
+            f"nothing can be written to {place} ({error.strerror or error})",
+            "choose a folder you can write to",
+        ) from error
+
+
 def _summarise(
     config: TrainConfig,
     source: ModelSource,
@@ -203,8 +230,7 @@ def _summarise(
     steps = total_steps(config, plan)
     samples = plan.samples_before(steps * training.accumulation_steps)
     itemsize = DTYPES[training.precision].itemsize
-    output = Path(config.output.folder).absolute()
-    place = next(path for path in (output, *output.parents) if path.exists())
+    place = _what_is_there(Path(config.output.folder))
     return RunSummary(
         total_steps=steps,
         epochs=samples / plan.samples_per_epoch,

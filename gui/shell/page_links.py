@@ -14,6 +14,7 @@ from aozora.events import RunPlanned, StepCompleted
 from gui.charts.decimate import thinned
 from gui.charts.timestep_bars import bars_of
 from gui.shell.estimate import Estimate
+from gui.words import tr
 
 if TYPE_CHECKING:
     from gui.shell.window import MainWindow
@@ -174,8 +175,10 @@ class PageLinks(QObject):
         from gui.engine.resume_wizard import resume_with_wizard
 
         window = self._window
-        if not window.host.status.is_active:
+        if window.host.status.is_free:
             resume_with_wizard(window.document, window.host, state, window)
+        else:
+            window.dialogs.tell(tr("The run cannot be resumed now"), window.host.hindrance)
 
     def show_run(self, folder: Path) -> None:
         """Show the run recorded in ``folder``."""

@@ -588,6 +588,12 @@ def test_a_new_window_resumes_with_the_settings_of_a_state(world, tmp_path, monk
     assert body.job.config["training"]["steps"] == 9
     assert body.job.resume == str(tmp_path / "s.pt")
     assert world.host.status.state is RunState.PREPARING
+    world.window.links.resume_from(tmp_path / "s.pt")
+    assert len(world.bodies) == 1
+    assert world.dialogs.asked[-1][1:3] == (
+        "The run cannot be resumed now",
+        "A run is going on. Stop it first.",
+    )
 
 
 def test_a_run_goes_from_train_to_finished(make_world, qtbot, tmp_path):
