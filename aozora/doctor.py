@@ -13,7 +13,7 @@ from typing import Literal
 
 import psutil
 
-from aozora.runtime import cache_folder
+from aozora.runtime import cache_folder, set_up_with
 
 Mark = Literal["ok", "missing", "note"]
 
@@ -21,7 +21,7 @@ _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "accelerate", 
 _WINDOW_PACKAGES = ("PySide6-Essentials", "pyqtgraph")
 _SLOW_LINK = 5e9  # bytes a second: PCIe 3.0 with 8 lanes reaches 6e9
 # No other verb installs again what the stamp says is there, or chooses PyTorch anew.
-_SETUP = "python3 bootstrap.py setup (on Windows: setup.bat)"
+_SETUP = set_up_with()
 _MARKS = {"ok": "ok     ", "missing": "MISSING", "note": "note   "}
 
 

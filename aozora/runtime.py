@@ -85,6 +85,12 @@ def _partial_path(target: Path) -> Path:
     return target.with_name(stem + suffix)
 
 
+def set_up_with(options: str = "", on_windows: str = "") -> str:
+    """Return what users type to set up Aozora, perhaps with ``options``."""
+    command = f"python3 bootstrap.py setup {options}".rstrip()
+    return f"{command} (on Windows: {f'setup.bat {on_windows}'.rstrip()})"
+
+
 @contextlib.contextmanager
 def atomic_path(target: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``target``; rename it to ``target`` at the end.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from aozora.memory.memory_plan import MemoryPlan
+from aozora.memory.memory_plan import FEWEST_SLOTS, MemoryPlan
 from aozora.memory.recompute import Recomputation, RecomputePlan
 from aozora.memory.units import is_transformer_block, unit_of
 from aozora.memory.update_gate import UpdateGate
@@ -46,10 +46,6 @@ def layout_of(plan: MemoryPlan, names: Iterable[str]) -> Layout:
     )
 
 
-# The weights of one unit are used while those of the next arrive.
-_FEWEST_SLOTS = 2
-
-
 class Arrangement:
     """Takes over a UNet's parameters; trains them in the memory that was planned.
 
@@ -80,7 +76,7 @@ class Arrangement:
     ) -> None:
         self._unet = unet
         # A plan that streams nothing has no slots; `relieve` may stream all the same.
-        self._slots = max(layout.slots, _FEWEST_SLOTS)
+        self._slots = max(layout.slots, FEWEST_SLOTS)
         self._plan = layout.recompute
         named = dict(unet.named_parameters())
         trained = {*names}

@@ -41,7 +41,8 @@ _ALL = 2**63  # bytes: no limit
 _SLOTS = 3
 # What is spent is counted in whole records and levels, which round a little.
 _ROUNDING_BYTES = 16 * 2**20
-_FEWEST_SLOTS = 2
+FEWEST_SLOTS = 2
+"""The weights of one streamed unit are used while those of the next arrive."""
 # A record on the device costs its bytes and what is lost between blocks.
 _RECORD_COST = 1.03
 _CRUMBS = 64 * MIB
@@ -239,8 +240,8 @@ def _choices(config: TrainConfig, sizes: RunSizes, machine: Machine) -> Iterator
                 gradients=gradients,
                 ring=RING_BYTES if machine.has_card else 0,
             )
-            if count > _FEWEST_SLOTS:
-                yield Choice(streamed=streamed, slots=_FEWEST_SLOTS, gradients=gradients, ring=0)
+            if count > FEWEST_SLOTS:
+                yield Choice(streamed=streamed, slots=FEWEST_SLOTS, gradients=gradients, ring=0)
 
 
 def _gradient_places(config: TrainConfig, machine: Machine) -> Sequence[GradientPlace]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from aozora.errors import AozoraError
+from aozora.runtime import set_up_with
 
 AttentionChoice = Literal["auto", "sdpa", "flash", "xformers"]
 AttentionKernel = Literal["sdpa", "flash", "xformers"]
@@ -134,7 +135,7 @@ def setup_command(kernel: OptionalKernel) -> str:
     choice = f"--attention {kernel}"
     # There is no FlashAttention for Windows in pip's index.
     on_windows = f"{choice} --wheel FILE" if kernel == "flash" else choice
-    return f"python3 bootstrap.py setup {choice} (on Windows: setup.bat {on_windows})"
+    return set_up_with(choice, on_windows)
 
 
 def _flash_kernel(device: torch.device, dtype: torch.dtype) -> Kernel:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from aozora.errors import ModelFileError
 from aozora.model.diffusers_folder import read_json
 from aozora.model.sizes import packaged_config
-from aozora.runtime import write_json_atomic, write_text_atomic
+from aozora.runtime import set_up_with, write_json_atomic, write_text_atomic
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -42,10 +42,7 @@ _MERGES_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d680
 _NUM_MERGES = 48_894
 _WORD_END = "</w>"
 _MERGES_TITLE = "#version: 0.2"
-_INSTALL = (
-    "run python3 bootstrap.py setup (on Windows: setup.bat), or name a tokenizer folder in"
-    " model.tokenizer"
-)
+_INSTALL = f"run {set_up_with()}, or name a tokenizer folder in model.tokenizer"
 
 # Contractions, words, single digits, runs of anything else. Special tokens are not in it: written
 # in a caption they are plain text, or they would move the place that the pooled embedding is

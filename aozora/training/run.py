@@ -372,8 +372,9 @@ class _Run:
     ) -> None:
         config, record, position = self._config, self._record, self._position
         objective = self._objective.make()
-        validator = self._validator(encoders, pictures)
-        loader = encoders.loader(pictures.trained, encoders.num_chunks(pictures))
+        chunks = encoders.num_chunks(pictures)
+        validator = self._validator(encoders, pictures, chunks)
+        loader = encoders.loader(pictures.trained, chunks)
         preparer = BatchPreparer(
             plan=plan,
             load=loader.load,
@@ -446,13 +447,13 @@ class _Run:
             dtype=self._dtype,
         )
 
-    def _validator(self, encoders: Encoders, pictures: Pictures) -> Validator | None:
+    def _validator(self, encoders: Encoders, pictures: Pictures, chunks: int) -> Validator | None:
         if not pictures.held_out:
             return None
         config = self._config
         objective = self._objective.make()
         grid = validation_grid(config.validation.timesteps)
-        loader = encoders.loader(pictures.held_out, encoders.num_chunks(pictures))
+        loader = encoders.loader(pictures.held_out, chunks)
         return Validator(
             num_items=len(pictures.held_out),
             timesteps=grid,

@@ -182,6 +182,19 @@ def _scanned(page, qtbot, count):
     qtbot.waitUntil(lambda: not page.is_busy and len(page.model.items) == count, timeout=10_000)
 
 
+@pytest.fixture
+def gallery_page(make_page, document, qtbot, folder):
+    """Return a function that makes the page with the pictures of ``folder`` read."""
+
+    def make():
+        page = make_page(data.Page)
+        document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
+        _scanned(page, qtbot, 4)
+        return page
+
+    return make
+
+
 def test_the_gallery_shows_what_is_in_the_folders(make_page, document, qtbot, folder):
     page = make_page(data.Page)
     QAbstractItemModelTester(page.model, QAbstractItemModelTester.FailureReportingMode.Fatal)
@@ -201,10 +214,8 @@ def test_the_gallery_shows_what_is_in_the_folders(make_page, document, qtbot, fo
     _scanned(page, qtbot, 0)
 
 
-def test_thumbnails_are_made_for_what_is_seen(make_page, document, qtbot, folder):
-    page = make_page(data.Page)
-    document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
-    _scanned(page, qtbot, 4)
+def test_thumbnails_are_made_for_what_is_seen(gallery_page, qtbot, folder):
+    page = gallery_page()
     index = page.model.index(1)
     seen = Qt.ItemDataRole.DecorationRole
     qtbot.waitUntil(lambda: page.model.data(index, seen) is not None, timeout=10_000)
@@ -212,10 +223,8 @@ def test_thumbnails_are_made_for_what_is_seen(make_page, document, qtbot, folder
     assert page.model.data(page.model.index(2), seen) is None, "a broken file has none"
 
 
-def test_a_caption_is_changed_in_the_window_as_plain_text(make_page, document, qtbot, folder):
-    page = make_page(data.Page)
-    document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
-    _scanned(page, qtbot, 4)
+def test_a_caption_is_changed_in_the_window_as_plain_text(gallery_page, qtbot, folder):
+    page = gallery_page()
     page.gallery.view.setCurrentIndex(page.model.index(1))
     caption = page.gallery.detail.caption
     assert caption.toPlainText() == "first line\nsecond line"
@@ -231,10 +240,8 @@ def test_a_caption_is_changed_in_the_window_as_plain_text(make_page, document, q
     assert caption.toPlainText() == ""
 
 
-def test_escape_gives_the_caption_back(make_page, document, qtbot, folder):
-    page = make_page(data.Page)
-    document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
-    _scanned(page, qtbot, 4)
+def test_escape_gives_the_caption_back(gallery_page, qtbot, folder):
+    page = gallery_page()
     page.gallery.view.setCurrentIndex(page.model.index(1))
     caption = page.gallery.detail.caption
     _type(caption, "never mind")
@@ -242,7 +249,7 @@ def test_escape_gives_the_caption_back(make_page, document, qtbot, folder):
     assert caption.toPlainText() == "first line\nsecond line"
 
 
-def test_looking_at_captions_leaves_their_files_as_they_are(make_page, document, qtbot, folder):
+def test_looking_at_captions_leaves_their_files_as_they_are(gallery_page, qtbot, folder):
     captions = {
         folder / "b.txt": b"first line\r\nsecond line\r\n",
         folder / "broken.txt": b"red\xc2\xa0dress",
@@ -250,9 +257,7 @@ def test_looking_at_captions_leaves_their_files_as_they_are(make_page, document,
     }
     for path, text in captions.items():
         path.write_bytes(text)
-    page = make_page(data.Page)
-    document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
-    _scanned(page, qtbot, 4)
+    page = gallery_page()
     caption = page.gallery.detail.caption
     for row in (0, 1, 2, 3, 0):
         page.gallery.view.setCurrentIndex(page.model.index(row))
@@ -269,11 +274,9 @@ def test_looking_at_captions_leaves_their_files_as_they_are(make_page, document,
 
 
 def test_what_undo_and_redo_make_of_a_written_caption_is_written_too(
-    make_page, document, qtbot, folder
+    gallery_page, document, folder
 ):
-    page = make_page(data.Page)
-    document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
-    _scanned(page, qtbot, 4)
+    page = gallery_page()
     page.gallery.view.setCurrentIndex(page.model.index(1))
     caption = page.gallery.detail.caption
     _type(caption, "another")
@@ -290,11 +293,9 @@ def test_what_undo_and_redo_make_of_a_written_caption_is_written_too(
 
 
 def test_a_caption_that_is_being_typed_is_written_before_the_folders_are_read_anew(
-    make_page, document, qtbot, folder
+    gallery_page, document, qtbot, folder
 ):
-    page = make_page(data.Page)
-    document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
-    _scanned(page, qtbot, 4)
+    page = gallery_page()
     page.gallery.view.setCurrentIndex(page.model.index(1))
     detail = page.gallery.detail
     _type(detail.caption, "half a word")
@@ -309,11 +310,9 @@ def test_a_caption_that_is_being_typed_is_written_before_the_folders_are_read_an
 
 
 def test_the_caption_of_a_picture_that_is_gone_from_the_list_is_read_all_the_same(
-    make_page, document, qtbot, folder
+    gallery_page, document, qtbot, folder
 ):
-    page = make_page(data.Page)
-    document.set_values({"data.folders": [{"path": str(folder)}]}, "folder")
-    _scanned(page, qtbot, 4)
+    page = gallery_page()
     item = page.model.item(1)
     document.set_values({"data.folders": []}, "none")
     _scanned(page, qtbot, 0)
