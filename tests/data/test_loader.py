@@ -72,6 +72,14 @@ def test_a_batch_holds_scaled_latents_embeddings_and_true_time_ids(made, latent_
             assert tensor.dtype == torch.float32
 
 
+def test_batches_have_as_many_chunks_as_the_rest_of_the_run(made):
+    items, _, _, make_loader = made
+    loader = make_loader(least_chunks=3)
+    batch = loader.load(plan_of(items).batch(0))
+    assert batch.prompt_embeds.shape[1:] == loader.null_prompt_embeds.shape == (3 * 77, 6)
+    assert torch.equal(batch.prompt_embeds[0][-77:], make_loader().null_prompt_embeds[:77])
+
+
 def test_short_captions_are_padded_with_the_empty_chunk(made):
     items, _, _, make_loader = made
     loader = make_loader()

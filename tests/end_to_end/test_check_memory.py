@@ -20,6 +20,7 @@ from aozora.training.calibration import ENOUGH_STEPS
 from aozora.training.check import check
 from aozora.training.control import RunControl
 from aozora.training.fitting import fit_run
+from aozora.training.memory_choice import text_tokens
 from aozora.training.run import train
 
 
@@ -49,6 +50,11 @@ def test_a_summary_says_what_a_run_takes(make_config):
     assert "graphics memory" not in text
     assert report.to_plain()["summary"]["memory"]["ram_bytes"] == memory.ram_bytes
     assert report.summary.state_bytes > 4 * report.summary.trained_parameters
+
+
+@pytest.mark.parametrize(("tokens", "states"), [(75, 77), (150, 154), (225, 231)])
+def test_long_captions_are_forecast_with_all_their_chunks(make_config, tokens, states):
+    assert text_tokens(make_config(f"captions.tokens={tokens}")) == states
 
 
 def test_a_run_that_cannot_fit_is_refused(make_config, on_a_computer):

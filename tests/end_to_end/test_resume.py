@@ -21,6 +21,7 @@ from aozora.errors import CheckpointError, DatasetError
 from aozora.events import CheckpointSaved, RunFinished, RunPlanned, StepCompleted, Warned, from_json
 from aozora.model.synthetic import ModelSizes, write_random_base
 from aozora.training.checkpointing import list_checkpoints, read_state
+from aozora.training.inputs import Encoders
 from aozora.training.state_file import FileTensor
 
 
@@ -348,6 +349,23 @@ def test_what_could_not_be_encoded_at_first_stays_out(make_config, tmp_path, mon
     elsewhere = make_config(*settings, f"cache.folder={tmp_path / 'empty'}")
     with pytest.raises(CheckpointError, match=r"picture 5\.png"):
         run(elsewhere, resume=first)
+
+
+def test_validation_has_the_chunks_of_training(make_config, pictures, tmp_path, monkeypatch):
+    """Whichever of the pictures has the long caption."""
+    folder = shutil.copytree(pictures, tmp_path / "own")
+    (folder / "picture 0.txt").write_text("word " * 100, encoding="utf-8")
+    loaders = []
+    usual = Encoders.loader
+
+    def loader(encoders, *arguments):
+        loaders.append(usual(encoders, *arguments))
+        return loaders[-1]
+
+    monkeypatch.setattr(Encoders, "loader", loader)
+    settings = ["captions.tokens=150", "validation.pictures=3", "training.steps=1"]
+    run(make_config(*settings, f'data.folders=[{{"path": "{folder.as_posix()}"}}]'))
+    assert [made.num_chunks for made in loaders] == [2, 2]
 
 
 def test_two_living_runs_of_one_name_do_not_mix(make_config, tmp_path):
