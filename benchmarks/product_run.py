@@ -128,7 +128,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only-four", action="store_true", help="the run within 4 GiB alone")
+    parser.add_argument("--vram", type=float, nargs="+", default=[7.0, 4.0], help="GiB, each")
+    parser.add_argument("--save-at", type=int, default=30, help="step; killed two steps later")
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     options = parser.parse_args()
     folder: Path = options.dir
@@ -138,13 +139,21 @@ def main() -> None:
     write_pictures(folder / "pictures", 12)
     results: dict[str, Any] = {}
 
-    def keep() -> None:
+    def keep(name: str, result: dict[str, Any]) -> None:
+        results[name] = result
         options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        print(name, json.dumps(result, indent=1), flush=True)
 
-    def arguments(name: str, vram: float, *settings: str) -> list[str]:
-        found = ["--model", str(base), "--data", str(folder / "pictures")]
-        found += ["--output", str(folder / f"output_{name}"), "--name", name]
+    for vram in options.vram:
+        name = f"{vram:g}_gib"
+        output = folder / f"output_{name}"
+        arguments = ["--model", str(base), "--data", str(folder / "pictures")]
+        arguments += ["--output", str(output), "--name", name]
         for text in (
+            f"cache.folder={folder / f'cache_{name}'}",
+            "training.deterministic=true",
+            f"training.steps={options.save_at + 10}",
+            f"checkpoints.every_steps={options.save_at}",
             f"memory.vram_limit={vram}",
             "memory.pinned_limit=12.1",
             "memory.ram_limit=28",
@@ -153,33 +162,25 @@ def main() -> None:
             "training.accumulation_steps=8",
             "checkpoints.keep_last=1",
             *options.assignments,
-            *settings,
         ):
-            found += ["--set", text]
-        return found
-
-    if not options.only_four:
-        cache = f"cache.folder={folder / 'cache'}"
-        first, second = folder / "first.jsonl", folder / "second.jsonl"
-        eight = arguments("eight", 7.0, cache, "training.deterministic=true")
-        saving = ["--set", "training.steps=40", "--set", "checkpoints.every_steps=30"]
-        results["7 GiB, killed after the save of step 30"] = run(
-            [*eight, *saving], first, kill_after=32
+            arguments += ["--set", text]
+        first, second = folder / f"{name}_first.jsonl", folder / f"{name}_second.jsonl"
+        keep(
+            f"{vram:g} GiB, killed after the save of step {options.save_at}",
+            run(arguments, first, kill_after=options.save_at + 2),
         )
-        keep()
-        results["7 GiB, resumed"] = run([*eight, *saving, "--resume", "last"], second)
+        keep(f"{vram:g} GiB, resumed", run([*arguments, "--resume", "last"], second))
         before, after = losses(first), losses(second)
         common = sorted(set(before) & set(after))
-        results["steps done twice"] = {
-            "steps": common,
-            "same bits of loss and gradient norm": all(before[s] == after[s] for s in common),
-        }
-        keep()
-        shutil.rmtree(folder / "output_eight")
-    four = arguments("four", 4.0, f"cache.folder={folder / 'cache_four'}", "training.steps=6")
-    results["4 GiB"] = run(four, folder / "four.jsonl")
-    keep()
-    print(json.dumps(results, indent=1))
+        keep(
+            f"{vram:g} GiB, steps done twice",
+            {
+                "steps": common,
+                "same bits of loss and gradient norm": bool(common)
+                and all(before[step] == after[step] for step in common),
+            },
+        )
+        shutil.rmtree(output)  # 27 GB
 
 
 if __name__ == "__main__":

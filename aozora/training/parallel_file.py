@@ -16,7 +16,9 @@ from types import TracebackType
 from typing import BinaryIO
 
 _PART_BYTES = 4 * 2**20
-_MOST_THREADS = 8
+_MOST_THREADS = 3
+# Eight were no faster than three: they wait for one another at the file, and training the while for
+# the processor (benchmarks/notes.md, "Saving while training goes on").
 
 PartSums = list[list[tuple[int, int]]]
 """Of every run of bytes, the CRC-32 and length of each of its parts, in order."""
