@@ -505,7 +505,7 @@ def install(extras, wheel=None):
     # Holds the tokenizer's vocabulary; its own requirements (torchvision, timm) are not wanted.
     requirement = "open_clip_torch==" + pinned("open-clip-torch")
     pip_install(["--no-deps", requirement], "the tokenizer's vocabulary")
-    if "flash" in extras and not installed_version("flash_attn", VENV):
+    if "flash" in extras and (wheel or not installed_version("flash_attn", VENV)):
         install_flash(wheel)
     version = read_venv_config(VENV).get("version", "")
     write_stamp(STAMP, wanted_stamp(version, extras))
@@ -545,11 +545,13 @@ def install_flash(wheel):
     """
     if wheel is None and IS_WINDOWS:
         raise no_flash_package()
-    requirement = wheel or "flash-attn==" + pinned("flash-attn")
-    how = (
-        "from a file" if wheel else "by compiling it, which needs CUDA's nvcc and may take an hour"
-    )
-    pip_install(["--no-build-isolation", "--no-deps", requirement], "FlashAttention 2 " + how)
+    if wheel:
+        # Forced: another build of the version that is there would be taken for the same.
+        source, how = ["--force-reinstall", wheel], "from a file"
+    else:
+        source = ["--no-build-isolation", "flash-attn==" + pinned("flash-attn")]
+        how = "by compiling it, which needs CUDA's nvcc and may take an hour"
+    pip_install(["--no-deps", *source], "FlashAttention 2 " + how)
     pip_install(["einops==" + pinned("einops")], "einops")
 
 
@@ -741,9 +743,17 @@ def setup(arguments):
     parser.add_argument("--wheel", metavar="FILE", help="a FlashAttention wheel to install")
     parser.add_argument("--dev", action="store_true", help="also what tests and checks need")
     options = parser.parse_args(arguments)
+    if options.wheel and options.attention in ("sdpa", "xformers"):
+        parser.error("--wheel is a file of FlashAttention; give it with --attention flash")
+    if options.wheel and not os.path.isfile(options.wheel):
+        raise SetupError(
+            "--wheel {}: there is no such file.".format(options.wheel),
+            "Give the path of a .whl file of FlashAttention 2.",
+            BAD_INPUT,
+        )
     cards = nvidia_cards()
     choices = attention_choices(cards, options.wheel)
-    attention = options.attention
+    attention = options.attention or ("flash" if options.wheel else None)
     if attention is None:
         is_asked = len(choices) > 1 and sys.stdin is not None and sys.stdin.isatty()
         attention = ask_attention(choices) if is_asked else "sdpa"

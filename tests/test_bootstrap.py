@@ -355,9 +355,40 @@ def test_flash_attention_without_a_wheel_is_refused_on_windows_before_anything_i
     assert caught.value.code == 2
     assert "--wheel" in caught.value.hint
     assert windows == []
-    wheel = str(tmp_path / "flash.whl")
-    assert bootstrap.setup(["--attention", "flash", "--wheel", wheel]) == 0
-    assert windows == [({"flash"}, wheel)]
+    wheel = tmp_path / "flash.whl"
+    wheel.touch()
+    assert bootstrap.setup(["--attention", "flash", "--wheel", str(wheel)]) == 0
+    assert bootstrap.setup(["--wheel", str(wheel)]) == 0
+    assert windows == [({"flash"}, str(wheel))] * 2
+
+
+def test_a_wheel_that_is_missing_or_not_wanted_is_refused_before_anything_is_installed(
+    windows, tmp_path, capsys
+):
+    with pytest.raises(bootstrap.SetupError, match="no such file") as caught:
+        bootstrap.setup(["--attention", "flash", "--wheel", str(tmp_path / "missing.whl")])
+    assert caught.value.code == 2
+    with pytest.raises(SystemExit):
+        bootstrap.setup(["--attention", "sdpa", "--wheel", "flash.whl"])
+    assert "--attention flash" in capsys.readouterr().err
+    assert windows == []
+
+
+@pytest.mark.parametrize("installed", ["", "2.8.3"])
+def test_a_wheel_that_is_given_is_installed_whatever_is_there(monkeypatch, installed):
+    asked = []
+    monkeypatch.setattr(bootstrap, "IS_WINDOWS", False)
+    monkeypatch.setattr(bootstrap, "pip_install", lambda arguments, what: asked.append(arguments))
+    monkeypatch.setattr(bootstrap, "install_torch", lambda cards: None)
+    monkeypatch.setattr(bootstrap, "nvidia_cards", list)
+    monkeypatch.setattr(bootstrap, "STAMP", "/nowhere/stamp")
+    monkeypatch.setattr(bootstrap, "write_stamp", lambda path, content: None)
+    monkeypatch.setattr(bootstrap, "installed_version", lambda name, folder: installed)
+    bootstrap.install({"flash"}, "/x/flash.whl")
+    assert ["--no-deps", "--force-reinstall", "/x/flash.whl"] in asked
+    asked.clear()
+    bootstrap.install({"flash"})
+    assert any("flash-attn==" in part for step in asked for part in step) == (not installed)
 
 
 def test_a_card_without_flash_attention_is_not_told_to_find_a_wheel(windows, monkeypatch):

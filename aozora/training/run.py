@@ -63,7 +63,7 @@ from aozora.training.preparation import (
     total_steps,
 )
 from aozora.training.resume import Identity, compare_settings, require_same
-from aozora.training.run_record import RunRecord
+from aozora.training.run_record import RunRecord, writing_output
 from aozora.training.saving import Saver, space_note
 from aozora.training.step import PreparedBatch, StepRecipe
 from aozora.training.trainer import LoopSettings, Position, Trainer
@@ -172,7 +172,8 @@ class _Run:
         folder = Path(config.output.folder) / "checkpoints"
         self._wanted_name = state["name"] if state else config.output.name
         run_id = state["run_id"] if state else ""
-        name = free_name(folder, self._wanted_name, run_id)
+        with writing_output(folder):
+            name = free_name(folder, self._wanted_name, run_id)
         self._record = RunRecord(config, name=name, run_id=run_id, device=device, on_event=on_event)
 
     def run(self) -> None:

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def _writing_output(path: Path) -> Iterator[None]:
+def writing_output(path: Path) -> Iterator[None]:
     """Say that ``path`` in the output folder cannot be used when the disk refuses it.
 
     Raises:
@@ -74,9 +74,9 @@ class NameLock:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._path = folder / f"{name}.lock"
-        with _writing_output(folder):
+        with writing_output(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        with _writing_output(self._path):
+        with writing_output(self._path):
             self._claim(name)
 
     def _claim(self, name: str) -> None:
@@ -142,7 +142,7 @@ class RunRecord:
         self.name = name
         self.run_id = run_id or uuid.uuid4().hex[:12]
         output = Path(config.output.folder)
-        with _writing_output(output):
+        with writing_output(output):
             self.folder = free_run_folder(output, name)
         self.checkpoints = output / "checkpoints"
         self.started = time.monotonic()
@@ -205,10 +205,10 @@ class RunRecord:
         """
         self._lock = NameLock(self.checkpoints, self.name)
         plain = encode_config(self.config)
-        with _writing_output(self.folder):
+        with writing_output(self.folder):
             self._make_folder(plain, resumed_from)
         writers = self._writers(plain)
-        with _writing_output(self.folder):
+        with writing_output(self.folder):
             self._hub.record(self.folder / "events.jsonl", writers)
 
     def _make_folder(self, plain: dict[str, Any], resumed_from: str) -> None:
@@ -235,7 +235,7 @@ class RunRecord:
         if self.config.logging.wandb != "off":
             mode = self.config.logging.wandb
             writers.append(WandbWriter(self.folder, self.folder.name, mode, plain))
-        with _writing_output(self.folder):
+        with writing_output(self.folder):
             writers.append(MetricsFile(self.folder / "metrics.jsonl"))
             if self.config.logging.tensorboard:
                 writers.append(TensorBoardWriter(self.folder / "tensorboard"))

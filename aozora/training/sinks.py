@@ -201,7 +201,7 @@ class WandbWriter:
     """A Weights & Biases run; offline ones are kept in the run's folder.
 
     Raises:
-        AozoraError: if the wandb package is missing.
+        AozoraError: if the wandb package is missing, or refuses the run.
     """
 
     def __init__(self, folder: Path, name: str, mode: str, config: dict[str, Any]) -> None:
@@ -213,17 +213,39 @@ class WandbWriter:
                 f'"{sys.executable}" -m pip install wandb, or set logging.wandb to off',
             ) from error
         self.place = f"Weights & Biases ({folder})"
-        self._run: Any = wandb.init(
-            project="aozora", name=name, dir=str(folder), mode=mode, config=config
-        )
+        self._error: type[Exception] = wandb.Error
+        try:
+            self._run: Any = wandb.init(
+                project="aozora", name=name, dir=str(folder), mode=mode, config=config
+            )
+        except (self._error, OSError) as error:
+            raise AozoraError(
+                f"logging.wandb: Weights & Biases cannot record the run ({error})",
+                f'log in with "{sys.executable}" -m wandb login, '
+                "or set logging.wandb to offline or off",
+            ) from error
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Record ``scalars`` at ``step``."""
-        self._run.log(scalars, step=step)
+        """Record ``scalars`` at ``step``.
+
+        Raises:
+            OSError: if they cannot be recorded.
+        """
+        try:
+            self._run.log(scalars, step=step)
+        except self._error as error:
+            raise OSError(str(error)) from error
 
     def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
+        """Finish the run.
+
+        Raises:
+            OSError: if it cannot be finished.
+        """
+        try:
+            self._run.finish()
+        except self._error as error:
+            raise OSError(str(error)) from error
 
 
 class EventHub:

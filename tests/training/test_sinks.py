@@ -175,6 +175,18 @@ def test_tensorboard_gets_the_numbers(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(3, 0.5)]
 
 
+class WandbError(Exception):
+    """What the package raises."""
+
+
+def put_wandb(monkeypatch, init):
+    """Let a package whose runs are made by ``init`` stand in for wandb."""
+    module = types.ModuleType("wandb")
+    module.init = init
+    module.Error = WandbError
+    monkeypatch.setitem(sys.modules, "wandb", module)
+
+
 def test_wandb_gets_the_numbers_where_it_is_installed(tmp_path, monkeypatch):
     logged, finished = [], []
 
@@ -185,14 +197,43 @@ def test_wandb_gets_the_numbers_where_it_is_installed(tmp_path, monkeypatch):
         def finish(self):
             finished.append(True)
 
-    module = types.ModuleType("wandb")
-    module.init = lambda **arguments: Run()
-    monkeypatch.setitem(sys.modules, "wandb", module)
+    put_wandb(monkeypatch, lambda **arguments: Run())
     writer = WandbWriter(tmp_path, "name", "offline", {})
     writer.write(1, {"loss": 0.5})
     writer.close()
     assert logged == [(1, {"loss": 0.5})]
     assert finished == [True]
+
+
+def test_a_run_that_wandb_refuses_names_the_setting(tmp_path, monkeypatch):
+    def init(**arguments):
+        raise WandbError("api_key not configured (no-tty)")
+
+    put_wandb(monkeypatch, init)
+    with pytest.raises(AozoraError, match=r"logging\.wandb.*api_key not configured") as caught:
+        WandbWriter(tmp_path, "name", "online", {})
+    assert "wandb login" in caught.value.hint
+
+
+def test_errors_of_wandb_end_no_run(tmp_path, monkeypatch, caplog):
+    class Run:
+        def log(self, scalars, step):
+            raise WandbError("the service has gone")
+
+        def finish(self):
+            raise WandbError("the service has gone")
+
+    put_wandb(monkeypatch, lambda **arguments: Run())
+    received = []
+    hub = EventHub(received.append, "run")
+    hub.record(tmp_path / "events.jsonl", [WandbWriter(tmp_path, "name", "offline", {})])
+    hub.emit(step(1))
+    hub.emit(step(2))
+    hub.close()
+    (warning,) = (event for event in received if isinstance(event, Warned))
+    assert "the service has gone" in warning.text
+    assert sum(isinstance(event, StepCompleted) for event in received) == 2
+    assert "Weights & Biases" in caplog.text
 
 
 def test_without_wandb_the_setting_is_named(tmp_path, monkeypatch):
