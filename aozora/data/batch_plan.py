@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from aozora.config.chance import chance_key
 
@@ -69,7 +70,9 @@ class BatchPlan:
         sizes = [sum(repeats[i] for i in bucket) for bucket in self._buckets.values()]
         self.samples_per_epoch = sum(sizes)
         self.batches_per_epoch = sum(-(-size // batch_size) for size in sizes)
-        self._orders: dict[int, list[PlannedBatch]] = {}
+        # A batch near an epoch's end asks for the next one too: sorting both anew for every batch
+        # would take longer than training it. A prefetching thread asks at the same time.
+        self._epoch = lru_cache(maxsize=2)(self._order)
 
     def batch(self, k: int) -> PlannedBatch:
         """Return batch number ``k`` of the run, from 0."""
@@ -84,15 +87,6 @@ class BatchPlan:
         if place == 0:
             return epoch * self.samples_per_epoch
         return self.batch(k).first_sample
-
-    def _epoch(self, epoch: int) -> list[PlannedBatch]:
-        # Replaced as a whole: a prefetching thread, perhaps an epoch ahead, asks at the same time.
-        orders = self._orders
-        if epoch not in orders:
-            newest = sorted(orders)[-1:]
-            orders = {**{e: orders[e] for e in newest}, epoch: self._order(epoch)}
-            self._orders = orders
-        return orders[epoch]
 
     def _order(self, epoch: int) -> list[PlannedBatch]:
         batches: list[tuple[int, str, tuple[int, ...]]] = []

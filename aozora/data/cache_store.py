@@ -11,8 +11,9 @@ import json
 import logging
 import os
 import struct
+import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,19 @@ log = logging.getLogger(__name__)
 
 _SUFFIX = ".safetensors"
 _LENGTH = struct.Struct("<Q")
+_MOST_HEADER_BYTES = 1 << 13
+# What a cache on a network drive, or a virus scanner with the file in hand, may take to come back.
+_RETRY_SECONDS = (0.1, 0.5, 2.0)
+_POLL_SECONDS = 0.05
+_DAMAGE = (
+    safetensors.SafetensorError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -102,15 +116,35 @@ class CacheStore:
         except OSError as error:
             raise unwritable(path, error) from error
 
-    def read(self, key: str) -> CacheEntry:
-        """Return the entry for ``key``, checked.
+    def is_whole(self, key: str) -> bool:
+        """Return whether the entry for ``key`` has a header that fits the size of its file.
+
+        Reads the header only, which tells entries that a power cut has cut or zeroed.
+        """
+        try:
+            with long_path(self.path(key)).open("rb", buffering=0) as file:
+                data = file.read(_MOST_HEADER_BYTES)
+                num_bytes = os.fstat(file.fileno()).st_size
+            header, start = _header(data)
+            metadata = header.pop("__metadata__")
+            ends = [int(tensor["data_offsets"][1]) for tensor in header.values()]
+        except (OSError, *_DAMAGE):
+            return False
+        return bool(metadata.get("key") == key and num_bytes == start + max(ends, default=0))
+
+    def read(self, key: str, should_hurry: Callable[[], bool] | None = None) -> CacheEntry:
+        """Return the entry for ``key``, checked; what cannot be read is tried a few times.
+
+        Args:
+            key: Its key.
+            should_hurry: Asked while waiting to try again, whether to do so at once.
 
         Raises:
             CacheError: if it is missing or damaged.
         """
         path = self.path(key)
         try:
-            data = long_path(path).read_bytes()
+            data = _read_patiently(long_path(path), should_hurry)
         except FileNotFoundError as error:
             raise CacheError(
                 f"{path}: this cache entry is missing", "run again: it will be made"
@@ -119,15 +153,7 @@ class CacheStore:
             raise _unreadable(path, error) from error
         try:
             return _unpack(data, key)
-        except (
-            safetensors.SafetensorError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-            struct.error,
-        ) as error:
+        except _DAMAGE as error:
             raise CacheError(
                 f"{path}: this cache entry is damaged", "run again: it will be rebuilt"
             ) from error
@@ -142,14 +168,20 @@ class CacheStore:
                 "remove the file yourself",
             ) from error
 
-    def read_or_discard(self, key: str) -> CacheEntry:
+    def read_or_discard(
+        self, key: str, should_hurry: Callable[[], bool] | None = None
+    ) -> CacheEntry:
         """Return the entry for ``key``; a damaged one is removed, so that the next run rebuilds it.
+
+        Args:
+            key: Its key.
+            should_hurry: See `read`.
 
         Raises:
             CacheError: if it is missing or damaged.
         """
         try:
-            return self.read(key)
+            return self.read(key, should_hurry)
         except CacheError as error:
             if not isinstance(error.__cause__, OSError):
                 self.remove(key)
@@ -191,6 +223,20 @@ def _unreadable(path: Path, error: OSError) -> CacheError:
     )
 
 
+def _read_patiently(path: Path, should_hurry: Callable[[], bool] | None) -> bytes:
+    for seconds in _RETRY_SECONDS:
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            log.warning("%s cannot be read and is tried again (%s)", path, error)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not (should_hurry and should_hurry()):
+            time.sleep(_POLL_SECONDS)
+    return path.read_bytes()
+
+
 def _pack(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
     plain = safetensors.torch.save(dict(tensors))
     header, payload = _split(plain)
@@ -213,11 +259,17 @@ def _unpack(data: bytes, key: str) -> CacheEntry:
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
+    header, start = _header(data)
+    return header, memoryview(data)[start:]
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    """Return the header and where it ends."""
     (length,) = _LENGTH.unpack_from(data)
     if length > len(data) - _LENGTH.size:
         raise ValueError("the file is cut")
     start = _LENGTH.size + length
-    return json.loads(data[_LENGTH.size : start]), memoryview(data)[start:]
+    return json.loads(data[_LENGTH.size : start]), start
 
 
 def _checksum(header: Mapping[str, Any], payload: memoryview) -> str:

@@ -6,18 +6,17 @@ import codecs
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from aozora.errors import DatasetError
+from aozora.file_names import CaptionFiles, CaptionKind
 from aozora.runtime import long_path
 
-CaptionSource = Literal["txt", "caption", "name"]
+CaptionSource = CaptionKind | Literal["name"]
 
 _MAX_BYTES = 16 << 20
-_EXTENSIONS: tuple[Literal["txt", "caption"], ...] = ("txt", "caption")
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -36,52 +35,39 @@ class Caption:
         text: One line; empty means unconditional.
         source: Where it came from.
         notes: What a user should know about how it was read.
+        has_more_lines: Whether its file has further lines, which are not trained.
     """
 
     text: str
     source: CaptionSource
     notes: tuple[str, ...] = ()
+    has_more_lines: bool = False
 
 
-def is_caption_file(name: str) -> bool:
-    """Return whether a file of this name holds a caption."""
-    return os.path.splitext(name)[1].lower().lstrip(".") in _EXTENSIONS
-
-
-def index_captions(names: Iterable[str]) -> dict[tuple[str, str], str]:
-    """Return the caption files among ``names`` by (stem, extension in lower case)."""
-    index: dict[tuple[str, str], str] = {}
-    for name in sorted(names, reverse=True):  # of a.TXT and a.txt the latter comes first and stays
-        if is_caption_file(name):
-            stem, extension = os.path.splitext(name)
-            index.setdefault((stem, extension.lower().lstrip(".")), name)
-    return index
-
-
-def read_caption(image: Path, caption_files: Mapping[tuple[str, str], str]) -> Caption:
+def read_caption(image: Path, caption_files: CaptionFiles) -> Caption:
     """Return the caption of ``image``.
 
-    A ``.txt`` file of the same stem is taken first, then a ``.caption`` file, else the name of the
-    picture with underscores as spaces. The first line that is not blank counts.
+    A ``.txt`` file of the same stem is taken first, then a ``.caption`` file, then those of nearly
+    the same stem, else the name of the picture with underscores as spaces. The first line that is
+    not blank counts.
 
     Args:
         image: The picture.
-        caption_files: What `index_captions` returned for its folder.
+        caption_files: Those of its folder.
 
     Raises:
         DatasetError: if its caption file cannot be read; the message has the reason only.
     """
     notes: list[str] = []
-    for extension in _EXTENSIONS:
-        name = caption_files.get((image.stem, extension))
-        if name is None:
-            continue
+    for name, kind in caption_files.beside(image.stem).items():
         path = long_path(image.with_name(name))
         if not path.is_file():
             notes.append(f"{show_text(name)} is not a regular file and is ignored")
             continue
-        return Caption(_clean(_decode(_read_bytes(path), notes), notes), extension, tuple(notes))
-    text = _clean(show_text(image.stem).replace("_", " "), notes)
+        lines = _lines(_decode(_read_bytes(path), notes))
+        text = _clean(lines, notes)
+        return Caption(text, kind, tuple(notes), len(lines) > 1)
+    text = _clean(_lines(show_text(image.stem).replace("_", " ")), notes)
     return Caption(text, "name", tuple(notes))
 
 
@@ -141,9 +127,13 @@ def _guess_utf16(data: bytes) -> str | None:
     return "utf-16-le" if low >= 0.7 * pairs and high == 0 else None
 
 
-def _clean(text: str, notes: list[str]) -> str:
+def _lines(text: str) -> list[str]:
     lines = (line.strip() for line in re.split(r"\r\n|\r|\n", text))
-    line = next((line for line in lines if line), "")
+    return [line for line in lines if line]
+
+
+def _clean(lines: list[str], notes: list[str]) -> str:
+    line = next(iter(lines), "")
     cleaned = "".join(map(_without_controls, line))
     if cleaned != line.replace("\t", " "):
         notes.append("control characters were removed from its caption")

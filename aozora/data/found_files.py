@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aozora.data.captions import index_captions, show_text
+from aozora.data.captions import show_text
 from aozora.data.images import HAS_AVIF
 from aozora.errors import DatasetError
+from aozora.file_names import (
+    OTHER_PICTURES,
+    PICTURES,
+    CaptionFiles,
+    alike_stem,
+    index_captions,
+)
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
-
+_UNREADABLE = OTHER_PICTURES if HAS_AVIF else OTHER_PICTURES | {".avif"}
+_READABLE = PICTURES - _UNREADABLE
 _NAMES_SHOWN = 5
 
 
@@ -28,7 +35,7 @@ class FoundFile:
         real: Where it truly is, for telling whether two are the same.
         folder: Number of the dataset folder it belongs to.
         repeats: How often it is drawn in an epoch.
-        captions: The caption files beside it, as `index_captions` returns them.
+        captions: The caption files beside it.
     """
 
     path: Path
@@ -36,7 +43,7 @@ class FoundFile:
     real: str
     folder: int
     repeats: int
-    captions: Mapping[tuple[str, str], str]
+    captions: CaptionFiles
 
 
 def find_files(
@@ -103,8 +110,9 @@ def _walk(
         warnings.append(f"{show_text(str(error.filename))}: cannot be read ({error.strerror})")
 
     seen = set()
-    orphans = avif = 0
+    orphans = 0
     stems: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     for here, inner, names in os.walk(folder, followlinks=True, onerror=unreadable):
         real_here = os.path.realpath(here)
         identity = os.path.normcase(real_here)
@@ -115,34 +123,52 @@ def _walk(
         names = sorted(name for name in names if not name.startswith("."))
         captions = index_captions([*names, *inner])
         inner[:] = sorted(name for name in inner if not name.startswith(".")) if recursive else []
-        pictures = [name for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS]
-        folder_stems = Counter(os.path.splitext(name)[0] for name in pictures)
+        pictures = [name for name in names if _extension(name) in _READABLE]
+        others = [name for name in names if _extension(name) in _UNREADABLE]
+        left_out.update(map(_extension, others))
+        folder_stems = Counter(_caption_stem(name, captions) for name in pictures)
         stems.update({f"{here}/{s}": n for s, n in folder_stems.items() if n > 1})
-        orphans += sum(stem not in folder_stems for stem, _ in captions)
+        beside = {alike_stem(os.path.splitext(name)[0]) for name in (*pictures, *others)}
+        orphans += sum(alike_stem(stem) not in beside for stem, _ in captions.exact)
         for name in pictures:
-            if name.lower().endswith(".avif") and not HAS_AVIF:
-                avif += 1
-                continue
             path = Path(here, name)
             real = os.path.realpath(path) if path.is_symlink() else os.path.join(real_here, name)
             relative = _portable(path.relative_to(folder).as_posix())
             yield FoundFile(path, relative, os.path.normcase(real), number, repeats, captions)
-    _warn_of_names(folder, orphans, avif, stems, warnings)
+    _warn_of_names(folder, orphans, left_out, stems, warnings)
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _caption_stem(name: str, captions: CaptionFiles) -> str:
+    """Return the stem of the caption file of the picture ``name``, or its own if it has none."""
+    stem = os.path.splitext(name)[0]
+    return os.path.splitext(next(iter(captions.beside(stem)), stem + ".txt"))[0]
 
 
 def _warn_of_names(
-    folder: Path, orphans: int, avif: int, stems: Counter[str], warnings: list[str]
+    folder: Path,
+    orphans: int,
+    left_out: Counter[str],
+    stems: Counter[str],
+    warnings: list[str],
 ) -> None:
     shown = show_text(str(folder))
     if orphans:
         warnings.append(f"{shown}: {orphans} caption files have no picture beside them")
-    if avif:
-        warnings.append(f"{shown}: {avif} AVIF pictures are left out, this Pillow cannot read them")
+    if left_out:
+        kinds = ", ".join(f"{count} {extension}" for extension, count in left_out.most_common())
+        warnings.append(
+            f"{shown}: {left_out.total()} pictures are left out, files of their kind cannot be"
+            f" read ({kinds}); save them as PNG or JPEG to use them"
+        )
     if stems:
         first = ", ".join(show_text(Path(name).name) for name in list(stems)[:_NAMES_SHOWN])
         warnings.append(
             f"{shown}: {len(stems)} names are shared by pictures that differ in the extension "
-            f"only, so they share a caption file too: {first}"
+            f"or in case only, so they share a caption file too: {first}"
         )
 
 

@@ -90,6 +90,10 @@ class Picture:
     notes: tuple[str, ...]
 
 
+class TooManyPixels(DatasetError):
+    """A picture is larger than the settings allow."""
+
+
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
     """Silence Pillow's warnings about odd metadata; enter it before starting decoding threads."""
@@ -129,6 +133,7 @@ def read_picture(
     """Decode the whole of the picture in ``path``.
 
     Raises:
+        TooManyPixels: if its header claims more than ``max_pixels``.
         DatasetError: if the file cannot be read or decoded; the message has the reason only.
     """
     try:
@@ -154,7 +159,7 @@ def _read(file: IO[bytes], background: Colour, max_pixels: int) -> Picture:
     content_hash = hash_file(file)
     file.seek(0)
     with Image.open(file, formats=FORMATS) as image:
-        check_pixels(image, max_pixels)
+        check_pixels(image.width, image.height, max_pixels)
         is_large = image.width * image.height > _LARGE_PIXELS
         with _one_large_picture if is_large else contextlib.nullcontext():
             return _decode(image, background, content_hash)
@@ -183,13 +188,17 @@ def hash_file(file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def check_pixels(image: Image.Image, max_pixels: int) -> None:
-    """Raise DatasetError if the size in the header is nothing or beyond ``max_pixels``."""
-    width, height = image.size
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Refuse a size that is nothing or has more than ``max_pixels``.
+
+    Raises:
+        TooManyPixels: if it has more.
+        DatasetError: if it is nothing.
+    """
     if width < 1 or height < 1:
         raise DatasetError(f"it is {width} x {height} pixels")
     if width * height > max_pixels:
-        raise DatasetError(
+        raise TooManyPixels(
             f"it claims {width} x {height} pixels, more than the limit of "
             f"{max_pixels / 1e6:g} megapixels",
             "raise data.max_megapixels to use it",

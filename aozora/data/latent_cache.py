@@ -36,6 +36,7 @@ KIND = "latents"
 _FORMAT = 1
 
 EncodeImages = Callable[[Tensor], Tensor]
+_CHANGED = "the file has changed since the scan"
 _Decoded = tuple[str, Tensor | str]  # key, and the pixels or why there are none
 
 
@@ -108,15 +109,16 @@ def build_latents(
         batch_size: Pictures encoded at once.
         workers: Decoding threads; by default as many as there are cores, at most four.
         max_pixels: Pictures with more are left out, as at the scan.
-        verify: Open the entries there are, and make damaged ones again.
+        verify: Read all of the entries there are, and not only their headers, to make damaged ones
+            again.
         on_progress: Called with the pictures done and those to do, and not with those reused.
-        should_stop: Asked between batches.
+        should_stop: Asked between batches, and while looking at the entries there are.
 
     Raises:
         CacheError: if the cache cannot be read or written.
     """
     by_key = latent_keys(items, spec)
-    tally = CacheTally(store, by_key, verify=verify)
+    tally = CacheTally(store, by_key, verify=verify, should_stop=should_stop)
     todo = {key: by_key[key][0] for key in tally.missing}
     problems: dict[str, str] = {}
     done = 0
@@ -138,7 +140,8 @@ def build_latents(
         for key, reason in problems.items()
         for item in by_key[key]
     ]
-    return tally.report(skipped, stopped=stopped)
+    changed = [todo[key].record.path for key, reason in problems.items() if reason == _CHANGED]
+    return tally.report(skipped, changed, stopped=stopped)
 
 
 def _encode_and_write(
@@ -199,7 +202,7 @@ def _decode(key: str, item: DatasetItem, spec: LatentSpec, max_pixels: int) -> _
     try:
         picture = read_picture(record.path, spec.background, max_pixels=max_pixels)
         if picture.content_hash != record.content_hash:
-            return key, "the file has changed since the scan"
+            return key, _CHANGED
         return key, prepare(picture.image, item.fit)
     except DatasetError as error:
         return key, error.message

@@ -109,6 +109,7 @@ class BatchLoader:
         latent_shift: Subtracted from latents before scaling.
         latent_scale: Brings latents to unit size.
         ram_bytes: Memory for entries that are used again.
+        should_hurry: See `CacheStore.read`.
 
     Raises:
         CacheError: if the embeddings of the empty caption cannot be read.
@@ -127,6 +128,7 @@ class BatchLoader:
         latent_shift: float = 0.0,
         latent_scale: float = 0.13025,
         ram_bytes: int = 512 << 20,
+        should_hurry: Callable[[], bool] | None = None,
     ) -> None:
         self._items = items
         self._latents = latents
@@ -134,12 +136,13 @@ class BatchLoader:
         self._shift = latent_shift
         self._scale = latent_scale
         self._ram = RamCache(ram_bytes)
+        self._should_hurry = should_hurry
         captions = dict.fromkeys([NULL_CAPTION, *(item.record.caption for item in items)])
         chunks = {caption: count_chunks(caption) for caption in captions}
         keys = {caption: text_key(caption, count, text_spec) for caption, count in chunks.items()}
         self._latent_keys = [latent_key(item, latent_spec) for item in items]
         self._text_keys = [keys[item.record.caption] for item in items]
-        null = texts.read_or_discard(keys[NULL_CAPTION]).tensors
+        null = texts.read_or_discard(keys[NULL_CAPTION], should_hurry).tensors
         self._empty_chunk = null["prompt_embeds"][:TOKENS_PER_CHUNK].to(torch.float32)
         self.num_chunks = max(least_chunks, *chunks.values())
         """Chunks of 77 tokens in every batch."""
@@ -180,7 +183,7 @@ class BatchLoader:
         return hidden, entry["pooled_prompt_embeds"].to(torch.float32)
 
     def _read(self, store: CacheStore, key: str) -> Tensors:
-        return self._ram.get(key, lambda: store.read_or_discard(key).tensors)
+        return self._ram.get(key, lambda: store.read_or_discard(key, self._should_hurry).tensors)
 
     def _padded(self, hidden: Tensor) -> Tensor:
         missing = self.num_chunks - len(hidden) // TOKENS_PER_CHUNK

@@ -17,8 +17,21 @@ from pathlib import Path
 
 from aozora.data.captions import Caption, CaptionSource, read_caption, show_text
 from aozora.data.found_files import FoundFile, find_files
-from aozora.data.images import MAX_PIXELS, quiet_pillow, read_picture
-from aozora.data.scan_index import FileFacts, index_key, load_index, save_index
+from aozora.data.images import (
+    MAX_PIXELS,
+    TooManyPixels,
+    check_pixels,
+    quiet_pillow,
+    read_picture,
+)
+from aozora.data.scan_index import (
+    FileFacts,
+    index_key,
+    key_path,
+    load_index,
+    save_index,
+    stat_facts,
+)
 from aozora.errors import DatasetError
 from aozora.runtime import long_path
 
@@ -126,7 +139,7 @@ def scan_folders(
         DatasetError: if a folder is missing, or no picture can be used.
     """
     found, warnings = find_files(folders, recursive=recursive)
-    known = _load_index(index, max_pixels)
+    known = _load_index(index)
     checked: list[_Checked] = []
     stopped = False
     is_saved = True
@@ -142,29 +155,29 @@ def scan_folders(
             # What was refused once is tried again at the end only: each refusal is told.
             if index and is_saved and time.monotonic() - saved_at > _INDEX_SAVE_SECONDS:
                 facts = {**known, **_lasting_facts(found, checked)}
-                is_saved = _save_index(index, max_pixels, facts)
+                is_saved = _save_index(index, facts)
                 saved_at = time.monotonic()
     if index:
-        kept = known if stopped else _elsewhere(known, folders)
-        _save_index(index, max_pixels, {**kept, **_lasting_facts(found, checked)})
+        kept = known if stopped else _not_looked_at(known, folders, found)
+        _save_index(index, {**kept, **_lasting_facts(found, checked)})
     report = _report(found, checked, warnings, stopped)
     if not report.records and not stopped:
         raise DatasetError(_nothing_usable(folders, report), "add pictures, or mend those listed")
     return report
 
 
-def _load_index(index: Path | None, max_pixels: int) -> dict[str, FileFacts]:
+def _load_index(index: Path | None) -> dict[str, FileFacts]:
     try:
-        return load_index(index, max_pixels)
+        return load_index(index)
     except OSError as error:
         log.warning("The index %s cannot be read; every picture is decoded (%s)", index, error)
         return {}
 
 
-def _save_index(index: Path, max_pixels: int, facts: Mapping[str, FileFacts]) -> bool:
+def _save_index(index: Path, facts: Mapping[str, FileFacts]) -> bool:
     """Save ``facts``; return whether that could be done."""
     try:
-        save_index(index, max_pixels, facts)
+        save_index(index, facts)
     except OSError as error:
         log.warning(
             "The index %s cannot be written; these pictures are decoded again next time (%s)",
@@ -211,18 +224,17 @@ def _check_picture(path: Path, known: Mapping[str, FileFacts], max_pixels: int) 
         return _Checked(FileFacts(0, 0), problem=reason, is_lasting=False)
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
         return _Checked(FileFacts(0, 0), problem="not a regular file", is_lasting=False)
-    facts = known.get(index_key(path))
-    if facts and (facts.num_bytes, facts.mtime_ns) == (status.st_size, status.st_mtime_ns):
-        return _Checked(facts, problem=facts.problem)
-    facts = FileFacts(status.st_size, status.st_mtime_ns)
+    facts = stat_facts(status)
+    earlier = known.get(index_key(path))
+    if earlier and _is_same_state(earlier, facts):
+        return _Checked(earlier, problem=earlier.problem or _size_problem(earlier, max_pixels))
     if status.st_size == 0:
         facts = replace(facts, problem="the file is empty")
         return _Checked(facts, problem=facts.problem, is_decoded=True)
     try:
         picture = read_picture(path, max_pixels=max_pixels)
     except DatasetError as error:
-        # A file that could not be opened, or for which memory ran out, may be good next time.
-        lasting = not isinstance(error.__cause__, (PermissionError, MemoryError))
+        lasting = not (isinstance(error, TooManyPixels) or _is_passing(error.__cause__))
         facts = replace(facts, problem=error.message)
         return _Checked(facts, problem=error.message, is_decoded=True, is_lasting=lasting)
     facts = replace(
@@ -236,17 +248,47 @@ def _check_picture(path: Path, known: Mapping[str, FileFacts], max_pixels: int) 
     return _Checked(facts, is_decoded=True)
 
 
+def _is_same_state(one: FileFacts, other: FileFacts) -> bool:
+    states = [(facts.num_bytes, facts.mtime_ns, facts.ctime_ns) for facts in (one, other)]
+    return states[0] == states[1]
+
+
+def _size_problem(facts: FileFacts, max_pixels: int) -> str:
+    try:
+        check_pixels(facts.width, facts.height, max_pixels)
+    except TooManyPixels as error:
+        return error.message
+    return ""
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    """Return whether a file that gave ``error`` may be good next time.
+
+    The system's errors have a number, unlike what Pillow raises on bytes that are no picture.
+    """
+    if isinstance(error, OSError):
+        return error.errno is not None
+    return isinstance(error, MemoryError)
+
+
 def _lasting_facts(found: Sequence[FoundFile], checked: Iterable[_Checked]) -> dict[str, FileFacts]:
     pairs = zip(found, checked, strict=False)
     return {index_key(file.path): c.facts for file, c in pairs if c.is_lasting}
 
 
-def _elsewhere(
-    known: Mapping[str, FileFacts], folders: Sequence[tuple[Path, int]]
+def _not_looked_at(
+    known: Mapping[str, FileFacts],
+    folders: Sequence[tuple[Path, int]],
+    found: Iterable[FoundFile],
 ) -> dict[str, FileFacts]:
-    """Return what is known of files outside ``folders``: those inside were just looked at."""
+    """Return what is known of files other than ``found``, less those gone from ``folders``."""
     roots = tuple(index_key(folder).rstrip("/\\") + os.sep for folder, _ in folders)
-    return {key: facts for key, facts in known.items() if not key.startswith(roots)}
+    seen = {index_key(file.path) for file in found}
+    return {
+        key: facts
+        for key, facts in known.items()
+        if key not in seen and (not key.startswith(roots) or long_path(key_path(key)).exists())
+    }
 
 
 def _report(
@@ -257,6 +299,7 @@ def _report(
 ) -> ScanReport:
     records = []
     skipped = []
+    num_cut = 0
     texts = list(warnings)
     for file, result in zip(found, checked, strict=False):
         name = show_text(str(file.path))
@@ -265,19 +308,22 @@ def _report(
             continue
         notes = (*result.facts.notes, *result.caption.notes)
         texts.extend(f"{name}: {note}" for note in notes)
+        num_cut += result.caption.has_more_lines
         records.append(_record(file, result.facts, result.caption))
-    texts.extend(_caption_counts(records))
+    texts.extend(_caption_counts(records, num_cut))
     decoded = sum(result.is_decoded for result in checked)
     return ScanReport(tuple(records), tuple(skipped), tuple(texts), decoded, stopped)
 
 
-def _caption_counts(records: Sequence[ImageRecord]) -> Iterator[str]:
+def _caption_counts(records: Sequence[ImageRecord], num_cut: int) -> Iterator[str]:
     unnamed = sum(record.caption_source == "name" for record in records)
     empty = sum(not record.caption for record in records)
     if unnamed:
         yield f"{unnamed} of {len(records)} pictures have no caption file; their names are used"
     if empty:
         yield f"{empty} of {len(records)} pictures have an empty caption: trained without a text"
+    if num_cut:
+        yield f"{num_cut} of {len(records)} captions have more lines; only the first is trained"
 
 
 def _record(file: FoundFile, facts: FileFacts, caption: Caption) -> ImageRecord:

@@ -99,16 +99,17 @@ def build_text(
         spec: What the embeddings depend on besides the captions.
         count_chunks: How many chunks a caption is encoded in.
         batch_size: Captions encoded at once.
-        verify: Open the entries there are, and make damaged ones again.
+        verify: Read all of the entries there are, and not only their headers, to make damaged ones
+            again.
         on_progress: Called with the captions done and those to do, and not with those reused.
-        should_stop: Asked between batches.
+        should_stop: Asked between batches, and while looking at the entries there are.
 
     Raises:
         CacheError: if the cache cannot be read or written.
         NumericsError: if an encoder gives values that are not finite.
     """
     by_key = text_keys(captions, spec, count_chunks)
-    tally = CacheTally(store, by_key, verify=verify)
+    tally = CacheTally(store, by_key, verify=verify, should_stop=should_stop)
     groups: dict[int, list[str]] = {}
     for key in tally.missing:
         groups.setdefault(count_chunks(by_key[key]), []).append(key)

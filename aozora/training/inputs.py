@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from aozora.data.dataset import Dataset, DatasetItem, build_dataset, dataset_fin
 from aozora.data.latent_cache import build_latents
 from aozora.data.loader import BatchLoader
 from aozora.data.scan import SkippedItem, scan_folders
+from aozora.data.scan_index import forget_files
 from aozora.data.text_cache import build_text
 from aozora.errors import DatasetError
 from aozora.events import EventSink, ItemSkipped, Phase, Progressed, Warned
@@ -33,6 +36,9 @@ from aozora.training.within_memory import WithinMemory
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+
+log = logging.getLogger(__name__)
 
 
 class StoppedEarly(Exception):
@@ -102,7 +108,7 @@ def find_pictures(
         [(Path(folder.path), folder.repeats) for folder in config.data.folders],
         recursive=config.data.recursive,
         max_pixels=config.data.max_megapixels * 1_000_000,
-        index=cache_root(config) / "pictures.json",
+        index=_index_path(config),
         on_progress=on_progress,
         should_stop=should_stop,
     )
@@ -117,27 +123,49 @@ def find_pictures(
         step=buckets.step,
         upscale=buckets.upscale,
     )
-    trained, held_out = _split(dataset, config.validation.pictures, config.training.seed)
-    warnings = (*report.warnings, *dataset.warnings)
-    return Pictures(trained, held_out, warnings, (*report.skipped, *dataset.skipped))
+    chosen, split_warnings = _held_out(dataset, config.validation.pictures, config.training.seed)
+    return Pictures(
+        trained=tuple(i for i in dataset.items if i.record.content_hash not in chosen),
+        held_out=tuple(i for i in dataset.items if i.record.content_hash in chosen),
+        warnings=(*report.warnings, *dataset.warnings, *split_warnings),
+        skipped=(*report.skipped, *dataset.skipped),
+    )
 
 
-def _split(
-    dataset: Dataset, count: int, seed: int
-) -> tuple[tuple[DatasetItem, ...], tuple[DatasetItem, ...]]:
+def _index_path(config: TrainConfig) -> Path:
+    return cache_root(config) / "pictures.json"
+
+
+def _held_out(dataset: Dataset, count: int, seed: int) -> tuple[set[str], list[str]]:
+    """Return the contents of the pictures to hold out, and what is to be said of them.
+
+    Chosen by content, so that no picture is trained whose copy is held out.
+    """
     if count >= len(dataset.items):
         raise DatasetError(
             f"validation.pictures: {count} pictures are to be held out, but there are only"
             f" {len(dataset.items)}",
             "hold out fewer, or add pictures",
         )
-    ranked = sorted(
-        dataset.items, key=lambda item: chance_key(seed, "validation", item.record.relative)
-    )
-    chosen = {item.record.relative for item in ranked[:count]}
-    trained = tuple(item for item in dataset.items if item.record.relative not in chosen)
-    held_out = tuple(item for item in dataset.items if item.record.relative in chosen)
-    return trained, held_out
+    copies = Counter(item.record.content_hash for item in dataset.items)
+    chosen: set[str] = set()
+    missing = count
+    for content in sorted(copies, key=lambda content: chance_key(seed, "validation", content)):
+        if copies[content] <= missing:
+            chosen.add(content)
+            missing -= copies[content]
+    if not missing:
+        return chosen, []
+    if not chosen:
+        raise DatasetError(
+            f"validation.pictures: {count} cannot be held out, since every picture is there at"
+            f" least {min(copies.values())} times and copies stay together",
+            "hold out more, or remove the copies",
+        )
+    return chosen, [
+        f"validation.pictures: {count - missing} pictures are held out instead of {count}, since"
+        " the others have copies, which stay together"
+    ]
 
 
 class Encoders:
@@ -196,7 +224,14 @@ class Encoders:
             ids_2 = torch.tensor([list(pair.ids_2) for pair in pairs], device=device)
             return encode_text(*encoders, ids, ids_2)
 
-        encode = WithinMemory(load, run, self._device, self._warn, "captions")
+        def join(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+            hidden, pooled = zip(*parts, strict=True)
+            return _join_tensors(hidden), _join_tensors(pooled)
+
+        def size_of(batch: list[str]) -> int:
+            return self._lengths.num_chunks(batch[0])
+
+        encode = WithinMemory(load, run, join, size_of, self._device, self._warn, "captions")
 
         report = build_text(
             captions,
@@ -224,7 +259,12 @@ class Encoders:
         def run(vae: AutoencoderKL, pixels: Tensor, device: torch.device) -> Tensor:
             return encode_images(vae, pixels.to(device))
 
-        encode = WithinMemory(load, run, self._device, self._warn, "pictures")
+        def size_of(pixels: Tensor) -> int:
+            return pixels.shape[2] * pixels.shape[3]
+
+        encode = WithinMemory(
+            load, run, _join_tensors, size_of, self._device, self._warn, "pictures"
+        )
 
         report = build_latents(
             [*pictures.trained, *pictures.held_out],
@@ -237,6 +277,7 @@ class Encoders:
             should_stop=lambda: self._control.should_stop,
         )
         encode.drop()
+        self._forget(report.changed)
         return self._finished(report)
 
     def num_chunks(self, pictures: Pictures) -> int:
@@ -257,7 +298,16 @@ class Encoders:
             least_chunks=num_chunks,
             latent_shift=model.vae_shift,
             latent_scale=model.vae_scale or self._source.facts.vae_scaling_factor,
+            # One who has the run end without a save loses nothing when a batch cannot be read.
+            should_hurry=lambda: not self._control.should_save_at_stop,
         )
+
+    def _forget(self, files: Iterable[Path]) -> None:
+        index = _index_path(self._config)
+        try:
+            forget_files(index, files)
+        except OSError as error:
+            log.warning("Files that have changed stay in the index %s (%s)", index, error)
 
     def _finished(self, report: CacheReport) -> CacheReport:
         release_memory(self._device)
@@ -286,6 +336,10 @@ class Encoders:
                     f" cut (the longest has {longest}); captions.tokens sets the limit"
                 )
             )
+
+
+def _join_tensors(parts: Iterable[Tensor]) -> Tensor:
+    return torch.cat([part.cpu() for part in parts])
 
 
 def summarise(report: CacheReport) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,11 +15,10 @@ from typing import Literal
 from PySide6.QtCore import QSize
 from PySide6.QtGui import QImageReader
 
+from aozora.file_names import PICTURES, index_captions
 from aozora.runtime import long_path, write_text_atomic
 from gui.pages.data_facts import DataFacts
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
-_CAPTION_SUFFIXES = (".txt", ".caption")
 _MAX_CAPTION_BYTES = 1 << 20
 
 Filter = Literal["all", "no_caption", "small", "broken", "left_out", "cut", "repeated", "new"]
@@ -124,24 +123,14 @@ def list_pictures(
                 continue
             seen.add(real)
             inner[:] = sorted(n for n in inner if not n.startswith(".")) if recursive else []
-            captions = _captions_in(names)
+            captions = index_captions(names)
             for name in sorted(names):
                 if should_stop():
                     return
                 stem, suffix = os.path.splitext(name)
-                if suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
-                    yield _item(Path(here, name), number, captions.get(stem))
-
-
-def _captions_in(names: Iterable[str]) -> Mapping[str, str]:
-    """Return the caption file of each stem; .txt goes before .caption."""
-    found: dict[str, str] = {}
-    by_suffix = sorted(names, key=lambda name: (os.path.splitext(name)[1].lower() != ".txt", name))
-    for name in by_suffix:
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() in _CAPTION_SUFFIXES:
-            found.setdefault(stem, name)
-    return found
+                if suffix.lower() in PICTURES and not name.startswith("."):
+                    caption = next(iter(captions.beside(stem)), None)
+                    yield _item(Path(here, name), number, caption)
 
 
 def _item(path: Path, folder: int, caption: str | None) -> PictureItem:

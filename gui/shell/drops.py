@@ -7,7 +7,6 @@ from typing import Literal
 
 DropKind = Literal["config", "state", "model", "pictures", "run", "unknown"]
 
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 _MODEL_PARTS = ("model_index.json", "unet")
 
 
@@ -31,8 +30,3 @@ def _kind_of_folder(path: Path) -> DropKind:
     if (path / "run.json").is_file():
         return "run"
     return "pictures"
-
-
-def is_picture(path: Path) -> bool:
-    """Return whether ``path`` has the name of a picture."""
-    return path.suffix.lower() in _PICTURES and not path.name.startswith(".")

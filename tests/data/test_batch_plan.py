@@ -99,6 +99,29 @@ def test_the_order_of_a_seed_stays_what_it_is():
     assert [plan.batch(k).items for k in range(4)] == [(2, 4), (5, 0), (3, 1), (0, 4)]
 
 
+def test_no_order_is_made_twice_where_one_epoch_goes_over_into_the_next(monkeypatch):
+    made = []
+    real = BatchPlan._order
+
+    def counting(plan, epoch):
+        made.append(epoch)
+        return real(plan, epoch)
+
+    monkeypatch.setattr(BatchPlan, "_order", counting)
+    plan = BatchPlan([(64, 64)] * 10, list("abcdefghij"), [1] * 10, 2, 42)
+    window, last = 3, 9 * plan.batches_per_epoch + 2
+    samples = plan.samples_before(last)
+    drawn = 0
+    for k in range(last):
+        drawn += len(plan.batch(k).items)
+        first = k - k % window
+        plan.samples_before(first + window)
+        plan.samples_before(first)
+    assert drawn == samples
+    # The run's last epoch is counted before it begins.
+    assert made == [9, *range(10)]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

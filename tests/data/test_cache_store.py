@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import pytest
 import safetensors
@@ -109,6 +110,84 @@ def test_an_entry_under_the_name_of_another_is_refused(store, tensors):
     store.path(KEY).rename(store.path(other))
     with pytest.raises(CacheError, match="damaged"):
         store.read(other)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data + b"x",
+        lambda data: data[:20],
+        lambda data: bytes(len(data)),
+        lambda data: b"",
+        lambda data: struct.pack("<Q", 2) + b"{}",
+        lambda data: struct.pack("<Q", 4) + b"[[]]",
+    ],
+)
+def test_cut_and_zeroed_entries_are_told_by_their_headers(store, tensors, damage):
+    store.write(KEY, tensors)
+    assert store.is_whole(KEY)
+    path = store.path(KEY)
+    path.write_bytes(damage(path.read_bytes()))
+    assert not store.is_whole(KEY)
+
+
+def test_an_entry_without_tensors_or_file_or_of_another_key_is_judged(store, tensors):
+    other = make_key({"x": 2})
+    assert not store.is_whole(KEY)
+    store.write(KEY, {})
+    assert store.is_whole(KEY)
+    store.path(other).parent.mkdir(parents=True, exist_ok=True)
+    store.path(KEY).rename(store.path(other))
+    assert not store.is_whole(other)
+
+
+class Flaky:
+    """Refuses the first reads of files, as a drive does that comes back."""
+
+    def __init__(self, monkeypatch, refusals, delays=(0.0, 0.0, 0.0)):
+        self.reads = 0
+        self._refusals = refusals
+        self._real = Path.read_bytes
+        monkeypatch.setattr("aozora.data.cache_store._RETRY_SECONDS", delays)
+        monkeypatch.setattr(Path, "read_bytes", lambda path: self.read(path))
+
+    def read(self, path):
+        self.reads += 1
+        if self.reads <= self._refusals:
+            raise OSError(5, "Input/output error")
+        return self._real(path)
+
+
+def test_what_cannot_be_read_for_a_while_is_read_in_the_end(store, tensors, monkeypatch):
+    store.write(KEY, tensors)
+    drive = Flaky(monkeypatch, refusals=3)
+    assert torch.equal(store.read(KEY).tensors["b"], tensors["b"])
+    assert drive.reads == 4
+
+
+def test_what_cannot_be_read_at_all_is_an_error_and_stays(store, tensors, monkeypatch):
+    store.write(KEY, tensors)
+    drive = Flaky(monkeypatch, refusals=4)
+    with pytest.raises(CacheError, match="cannot be read"):
+        store.read_or_discard(KEY)
+    assert drive.reads == 4
+    assert store.has([KEY])
+
+
+def test_in_a_hurry_nothing_is_waited_for(store, tensors, monkeypatch):
+    store.write(KEY, tensors)
+    drive = Flaky(monkeypatch, refusals=9, delays=(60.0, 60.0))
+    with pytest.raises(CacheError, match="cannot be read"):
+        store.read(KEY, lambda: True)
+    assert drive.reads == 3
+
+
+def test_a_missing_entry_is_not_waited_for(store, monkeypatch):
+    drive = Flaky(monkeypatch, refusals=0, delays=(60.0,))
+    with pytest.raises(CacheError, match="missing"):
+        store.read(KEY)
+    assert drive.reads == 1
 
 
 def test_missing_entries_say_so(store):

@@ -177,6 +177,7 @@ def test_files_gone_bad_or_changed_since_the_scan_are_skipped(
     assert "no such file" in reasons["1.png"]
     assert "not a picture" in reasons["2.png"]
     assert "changed since the scan" in reasons["4.png"]
+    assert report.changed == (pictures / "4.png",)
     assert report.built == sum(vae.batch_sizes) == 4
 
 
@@ -209,6 +210,35 @@ def test_damaged_entries_are_rebuilt_and_reported(pictures, items_of, latents, l
     report = build_latents(items, latents, vae, latent_spec, verify=True)
     assert (report.built, report.rebuilt, report.reused) == (0, 1, 6)
     assert path.read_bytes() == good
+
+
+@pytest.mark.parametrize("damage", [lambda data: bytes(len(data)), lambda data: data[:-9]])
+def test_zeroed_and_cut_entries_are_made_again_without_being_asked(
+    pictures, items_of, latents, texts, latent_spec, text_spec, vae, text_encoder, damage
+):
+    items = items_of(pictures)
+    build_latents(items, latents, vae, latent_spec)
+    build_text(["a", "b"], texts, text_encoder(), text_spec)
+    paths = [latents.path(latent_key(item, latent_spec)) for item in items[:2]]
+    paths.append(texts.path(text_key("a", 1, text_spec)))
+    good = [path.read_bytes() for path in paths]
+    for path, data in zip(paths, good, strict=True):
+        path.write_bytes(damage(data))
+    report = build_latents(items, latents, vae, latent_spec)
+    assert (report.built, report.rebuilt, report.reused) == (0, 2, 5)
+    report = build_text(["a", "b"], texts, text_encoder(), text_spec)
+    assert (report.built, report.rebuilt, report.reused) == (0, 1, 2)
+    assert [path.read_bytes() for path in paths] == good
+
+
+def test_a_stop_ends_the_look_at_what_is_there(pictures, items_of, latents, latent_spec, vae):
+    items = items_of(pictures)
+    build_latents(items, latents, vae, latent_spec)
+    asked = []
+    report = build_latents(
+        items, latents, vae, latent_spec, should_stop=lambda: bool(asked.append(1)) or True
+    )
+    assert (len(asked), report.reused) == (1, 7)
 
 
 def test_decoding_stays_a_bounded_number_of_pictures_ahead(

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aozora.data.captions import index_captions, read_caption
+from aozora.data.captions import read_caption
 from aozora.errors import DatasetError
+from aozora.file_names import index_captions
 
 CAFE = "a photo of a cat, café"
 
@@ -21,7 +22,7 @@ def read(tmp_path):
 
 def test_txt_comes_before_caption_and_both_before_the_name(tmp_path):
     image = tmp_path / "a_red_house.png"
-    assert read_caption(image, {}).text == "a red house"
+    assert read_caption(image, index_captions([])).text == "a red house"
     (tmp_path / "a_red_house.caption").write_text("from caption", encoding="utf-8")
     found = read_caption(image, index_captions(["a_red_house.caption"]))
     assert (found.text, found.source) == ("from caption", "caption")
@@ -31,7 +32,37 @@ def test_txt_comes_before_caption_and_both_before_the_name(tmp_path):
 
 
 def test_of_two_spellings_of_the_extension_lower_case_is_taken():
-    assert index_captions(["a.TXT", "a.txt", "a.Txt"])["a", "txt"] == "a.txt"
+    assert list(index_captions(["a.TXT", "a.txt", "a.Txt"]).beside("a")) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "names", "expected"),
+    [
+        ("IMG_1", ["img_1.txt"], ["img_1.txt"]),
+        ("caf\u00e9", ["cafe\u0301.txt"], ["cafe\u0301.txt"]),
+        ("CAFE\u0301", ["caf\u00e9.TXT"], ["caf\u00e9.TXT"]),
+        ("IMG_1", ["img_1.txt", "IMG_1.txt"], ["IMG_1.txt"]),
+        ("IMG_1", ["img_1.txt", "IMG_1.caption"], ["IMG_1.caption", "img_1.txt"]),
+        ("IMG_1", ["img_1.txt", "Img_1.txt", "img_1.caption"], ["img_1.caption"]),
+        ("IMG_1", ["img_1.txt", "Img_1.txt"], []),
+        ("IMG_1", ["img_11.txt"], []),
+    ],
+)
+def test_a_caption_is_found_by_the_very_name_or_else_by_the_only_one_alike(stem, names, expected):
+    assert list(index_captions(names).beside(stem)) == expected
+
+
+def test_the_caption_of_a_name_that_differs_in_case_is_read(tmp_path):
+    (tmp_path / "img_1.txt").write_text("a cat", encoding="utf-8")
+    found = read_caption(tmp_path / "IMG_1.PNG", index_captions(["IMG_1.PNG", "img_1.txt"]))
+    assert (found.text, found.source) == ("a cat", "txt")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"), [(b"one\ntwo", True), (b"\n one\n \n", False), (b"", False)]
+)
+def test_further_lines_are_noticed(read, data, expected):
+    assert read(data).has_more_lines is expected
 
 
 @pytest.mark.parametrize("data", [b"", b" \r\n\t \n", b"\xef\xbb\xbf"])
@@ -100,7 +131,7 @@ def test_an_enormous_caption_file_is_refused(read, monkeypatch):
 
 
 def test_names_that_are_no_unicode_can_be_shown(tmp_path):
-    found = read_caption(tmp_path / "caf\udce9_noir.png", {})
+    found = read_caption(tmp_path / "caf\udce9_noir.png", index_captions([]))
     assert found.text.isprintable()
     assert found.text.encode("utf-8")
 

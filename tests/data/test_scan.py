@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import aozora
-from aozora.data.found_files import EXTENSIONS
+from aozora.data import scan_index
 from aozora.data.scan import scan_folders
 from aozora.errors import DatasetError
+from aozora.file_names import OTHER_PICTURES, PICTURES
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="needs POSIX files")
 
@@ -50,7 +52,7 @@ def test_pictures_are_found_whatever_the_case_in_a_fixed_order(folder, photo):
 def test_hidden_and_unfinished_files_and_other_kinds_are_ignored(folder, photo):
     photo().save(folder / "a.png")
     (folder / ".hidden").mkdir()
-    for name in ("._a.png", ".hidden/b.png", "c.png.123.partial", "Thumbs.db", "d.gif"):
+    for name in ("._a.png", ".hidden/b.png", "c.png.123.partial", "Thumbs.db", "d.mp4"):
         (folder / name).write_bytes(b"x")
     report = scan(folder)
     assert names(report) == ["a.png"]
@@ -106,6 +108,60 @@ def test_a_file_without_permission_is_listed_and_tried_again(folder, photo):
     assert len(scan(folder, index=index).records) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.jfif", "JPEG"), ("a.JPE", "JPEG"), ("a.gif", "GIF"), ("a.apng", "PNG")],
+)
+def test_less_usual_extensions_are_read_too(folder, photo, name, kind):
+    photo().save(folder / name, kind)
+    report = scan(folder)
+    assert names(report) == [name]
+    assert not any("first is used" in text for text in report.warnings)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.gif", "GIF"), ("a.apng", "PNG")])
+def test_of_a_moving_picture_the_first_frame_is_used_with_a_note(folder, photo, name, kind):
+    photo().save(folder / name, kind, save_all=True, append_images=[photo(tint=50)])
+    report = scan(folder)
+    assert names(report) == [name]
+    assert any("the first is used" in text for text in report.warnings)
+
+
+def test_pictures_of_kinds_that_cannot_be_read_are_told_once_a_folder(folder, photo):
+    photo().save(folder / "a.png")
+    (folder / "inner").mkdir()
+    for name in ("b.heic", "c.HEIC", "inner/d.psd"):
+        (folder / name).write_bytes(b"x")
+    (folder / "b.txt").write_text("a cat", encoding="utf-8")
+    report = scan(folder)
+    assert names(report) == ["a.png"]
+    (text,) = [w for w in report.warnings if "left out" in w]
+    assert "3 pictures are left out" in text
+    assert "(2 .heic, 1 .psd)" in text
+    assert "save them as PNG or JPEG" in text
+    assert not any("have no picture" in w for w in report.warnings)
+
+
+def test_captions_with_more_lines_are_counted(folder, photo):
+    for name, text in (("a", "one\ntwo\nthree"), ("b", "one\n\n"), ("c", "\none\ntwo")):
+        photo().save(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    report = scan(folder)
+    assert [r.caption for r in report.records] == ["one"] * 3
+    text = "2 of 3 captions have more lines; only the first is trained"
+    assert report.warnings == (text,)
+
+
+def test_a_caption_whose_name_differs_in_case_or_accents_is_used(folder, photo):
+    photo().save(folder / "IMG_1.PNG")
+    photo().save(folder / "caf\u00e9.png")
+    (folder / "img_1.txt").write_text("first", encoding="utf-8")
+    (folder / "cafe\u0301.txt").write_text("second", encoding="utf-8")
+    report = scan(folder)
+    assert [r.caption for r in report.records] == ["first", "second"]
+    assert not report.warnings
+
+
 def test_captions_are_found_and_counted(folder, photo):
     for name in ("a", "b", "c"):
         photo().save(folder / f"{name}.png")
@@ -138,6 +194,24 @@ def test_pictures_that_share_a_stem_are_kept_apart(folder, photo):
         ("a.png", "both"),
     ]
     assert any("differ in the extension" in w for w in report.warnings)
+
+
+@posix_only
+def test_pictures_that_share_a_caption_file_whatever_its_case_are_told(folder, photo):
+    for name in ("IMG.png", "img.jpg", "TWO.png", "two.png"):
+        photo().save(folder / name)
+    for name in ("img", "TWO", "two"):
+        (folder / f"{name}.txt").write_text(name, encoding="utf-8")
+    report = scan(folder)
+    assert {r.relative: r.caption for r in report.records} == {
+        "IMG.png": "img",
+        "img.jpg": "img",
+        "TWO.png": "TWO",
+        "two.png": "two",
+    }
+    (text,) = report.warnings
+    assert "1 names are shared" in text
+    assert text.endswith(": img")
 
 
 def test_equal_names_in_two_folders_are_told_apart(tmp_path, photo):
@@ -192,7 +266,78 @@ def test_the_index_saves_decoding_what_has_not_changed(folder, tmp_path, photo):
     changed = scan(folder, index=index)
     assert changed.decoded == 1
     assert changed.records[2].content_hash != first.records[2].content_hash
-    assert scan(folder, index=index, max_pixels=10**7).decoded == 5
+
+
+def test_another_limit_of_pixels_decodes_nothing_that_is_known(folder, tmp_path, photo):
+    index = tmp_path / "index.json"
+    photo(64, 64).save(folder / "small.png")
+    photo(96, 64).save(folder / "large.png")
+    strict = scan(folder, index=index, max_pixels=64 * 64)
+    assert names(strict) == ["small.png"]
+    assert "more than the limit" in reasons(strict)["large.png"]
+    raised = scan(folder, index=index)
+    assert (names(raised), raised.decoded) == (["large.png", "small.png"], 1)
+    again = scan(folder, index=index, max_pixels=64 * 64)
+    assert (names(again), again.decoded) == (["small.png"], 0)
+    assert reasons(again) == reasons(strict)
+    assert scan(folder, index=index).decoded == 0
+
+
+def test_folders_inside_are_not_forgotten_while_they_are_left_out(folder, tmp_path, photo):
+    index = tmp_path / "index.json"
+    (folder / "inner").mkdir()
+    for name in ("a.png", "inner/b.png", "inner/gone.png"):
+        photo().save(folder / name)
+    assert scan(folder, index=index).decoded == 3
+    (folder / "inner" / "gone.png").unlink()
+    assert scan(folder, index=index, recursive=False).decoded == 0
+    assert len(json.loads(index.read_text(encoding="utf-8"))["files"]) == 2
+    assert scan(folder, index=index).decoded == 0
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES])
+def test_what_could_not_be_read_for_a_while_is_tried_again(
+    folder, tmp_path, photo, monkeypatch, code
+):
+    photo().save(folder / "a.png")
+    photo().save(folder / "b.png")
+    index = tmp_path / "index.json"
+    real = Path.open
+
+    def failing(path, *arguments, **options):
+        if path.name == "b.png":
+            raise OSError(code, os.strerror(code))
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", failing)
+        assert reasons(scan(folder, index=index)) == {"b.png": os.strerror(code).lower()}
+    assert names(scan(folder, index=index)) == ["a.png", "b.png"]
+
+
+@posix_only
+def test_a_file_replaced_with_one_of_the_same_size_and_time_is_decoded(folder, tmp_path, photo):
+    index = tmp_path / "index.json"
+    photo(tint=1).save(folder / "a.bmp")
+    earlier = scan(folder, index=index).records[0]
+    times = (folder / "a.bmp").stat()
+    photo(tint=2).save(folder / "new.bmp")
+    os.utime(folder / "new.bmp", ns=(times.st_atime_ns, times.st_mtime_ns))
+    os.replace(folder / "new.bmp", folder / "a.bmp")
+    later = scan(folder, index=index)
+    assert later.decoded == 1
+    assert later.records[0].content_hash != earlier.content_hash
+
+
+def test_forgotten_files_are_decoded_again_and_the_rest_is_not(folder, tmp_path, photo):
+    index = tmp_path / "index.json"
+    for name in ("a.png", "b.png"):
+        photo().save(folder / name)
+    scan(folder, index=index)
+    scan_index.forget_files(index, [folder / "b.png", folder / "unknown.png"])
+    assert scan(folder, index=index).decoded == 1
+    scan_index.forget_files(tmp_path / "none.json", [folder / "a.png"])
+    assert not (tmp_path / "none.json").exists()
 
 
 def test_the_index_keeps_other_folders_and_forgets_what_is_gone(tmp_path, photo):
@@ -263,6 +408,16 @@ def test_a_forged_index_entry_is_not_believed(folder, tmp_path, photo):
     assert scan(folder, index=index).records[0].height == 64
 
 
+def test_an_index_entry_that_is_no_name_of_a_file_makes_it_anew(folder, tmp_path, photo):
+    photo().save(folder / "a.png")
+    index = tmp_path / "index.json"
+    scan(folder, index=index)
+    stored = json.loads(index.read_text(encoding="utf-8"))
+    stored["files"] = {f"{key}\u732b": facts for key, facts in stored["files"].items()}
+    index.write_text(json.dumps(stored), encoding="utf-8")
+    assert scan(folder, index=index).decoded == 1
+
+
 def test_progress_is_told_and_a_stop_is_obeyed(folder, tmp_path, photo):
     for number in range(6):
         photo().save(folder / f"{number}.png")
@@ -287,4 +442,6 @@ def test_the_scan_needs_no_torch():
 
 
 def test_every_extension_is_written_in_lower_case():
-    assert all(e == e.lower() and e.startswith(".") for e in EXTENSIONS)
+    extensions = PICTURES | OTHER_PICTURES
+    assert all(e == e.lower() and e.startswith(".") for e in extensions)
+    assert not PICTURES & OTHER_PICTURES

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QImage
 from PySide6.QtTest import QAbstractItemModelTester
@@ -132,6 +133,23 @@ def test_pictures_are_listed_in_order_with_size_and_caption(folder, qapp):
     assert inner.caption_path is None
     assert [item.path.name for item in _list(folder, recursive=False)][-1] == "broken.png"
     assert len(_list(folder, folder)) == 4, "what is reached twice is there once"
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".gif", ".apng"])
+def test_less_usual_pictures_are_shown_too(tmp_path, qapp, suffix):
+    kind = {".gif": "GIF", ".apng": "PNG"}.get(suffix, "JPEG")
+    Image.new("RGB", (40, 30)).save(tmp_path / f"a{suffix}", kind)
+    (found,) = _list(tmp_path)
+    assert (found.width, found.height) == (40, 30)
+
+
+def test_a_caption_whose_name_differs_in_case_is_shown_and_written_where_it_is(tmp_path, qapp):
+    _picture(tmp_path / "IMG_1.PNG")
+    (tmp_path / "img_1.txt").write_text("a cat", encoding="utf-8")
+    (found,) = _list(tmp_path)
+    assert found.caption == "a cat"
+    assert write_caption(found, "a dog") == tmp_path / "img_1.txt"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["IMG_1.PNG", "img_1.txt"]
 
 
 def test_a_place_that_holds_no_folder_keeps_its_number(folder, qapp):
