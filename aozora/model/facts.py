@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from aozora.model.key_map import Component
 from aozora.model.safetensors_header import Header
 from aozora.model.single_file import V_PREDICTION_MARKER, ZERO_TERMINAL_SNR_MARKER, Stored
 from aozora.model.sizes import Config
+from aozora.runtime import long_path
 
 Prediction = Literal["epsilon", "v_prediction", "flow"]
 Layout = Literal["single_file", "diffusers"]
@@ -21,17 +23,30 @@ PredictionSource = Literal["markers", "modelspec", "scheduler", "none"]
 
 OWN_PREDICTION_KEY = "aozora.prediction"
 MODELSPEC_PREDICTION_KEY = "modelspec.prediction_type"
+FLOW_SHIFT_KEY = "aozora.flow_shift"
+FLOW_RESOLUTION_SHIFT_KEY = "aozora.flow_resolution_shift"
 SDXL_VAE_SCALING = 0.13025
 
+# The first of these whose word is known counts. ComfyUI wrote predict_key before it had markers.
+PREDICTION_KEYS = (
+    OWN_PREDICTION_KEY,
+    MODELSPEC_PREDICTION_KEY,
+    "modelspec.predict_key",
+    "prediction_type",
+)
+
+# Without regard to case and with "-" for "_" and spaces.
 _WORDS: dict[str, Prediction] = {
-    "epsilon": "epsilon",
-    "eps": "epsilon",
-    "v": "v_prediction",
-    "v_prediction": "v_prediction",
-    "v-prediction": "v_prediction",
-    "flow": "flow",
-    "flow_prediction": "flow",
+    **dict.fromkeys(("epsilon", "eps", "epsilon-prediction"), "epsilon"),
+    **dict.fromkeys(("v", "v-pred", "vpred", "v-prediction", "velocity"), "v_prediction"),
+    # SwarmUI calls flow after the first model that it had it for.
+    **dict.fromkeys(("flow", "flow-prediction", "rectified-flow", "sd3"), "flow"),
 }
+_ZERO_SNR_ENDING = re.compile(r"-z(t|ero-terminal-)?snr$")
+_NAME_OF_V = re.compile(r"v[-_. ]?pred", re.IGNORECASE)
+_SIDECAR_OF_V = re.compile(r"""^\s*parameterization:\s*["']?v["']?\s*$""", re.MULTILINE)
+_SIDECAR_BYTES = 65_536
+_SHIFTS = (0.01, 100.0)
 
 
 @dataclass(frozen=True)
@@ -44,12 +59,16 @@ class PredictionFacts:
         source: Where that is written: tensors ``v_pred`` and ``ztsnr``, modelspec metadata, the
             scheduler of a diffusers folder, or nowhere (``none``).
         notes: What contradicts itself, in words.
+        flow_shift: The shift of a flow model; None when nothing says it.
+        flow_resolution_shift: Whether it follows the picture's size; None likewise.
     """
 
     prediction: Prediction
     zero_terminal_snr: bool
     source: PredictionSource
     notes: tuple[str, ...] = ()
+    flow_shift: float | None = None
+    flow_resolution_shift: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -125,12 +144,24 @@ def component_facts(path: Path, tensors: Stored, config: Config) -> ComponentFac
     )
 
 
+def _meaning(word: str) -> tuple[Prediction | None, bool]:
+    """Return what a word says is predicted, if it is known, and whether with zero terminal SNR."""
+    plain = re.sub(r"[_ ]", "-", word.strip().lower())
+    bare = _ZERO_SNR_ENDING.sub("", plain)
+    prediction = _WORDS.get(bare)
+    if bare != plain and prediction != "v_prediction":
+        return None, False
+    return prediction, bare != plain
+
+
 def prediction_of_header(header: Header) -> PredictionFacts:
     """Return what the markers and metadata of a single file say it predicts."""
-    word = header.metadata.get(OWN_PREDICTION_KEY) or header.metadata.get(MODELSPEC_PREDICTION_KEY)
-    written = _WORDS.get(word.strip().lower()) if word else None
     notes: list[str] = []
-    if word and written is None:
+    written, has_zero_snr = None, False
+    for word in filter(None, map(header.metadata.get, PREDICTION_KEYS)):
+        written, has_zero_snr = _meaning(word)
+        if written is not None:
+            break
         notes.append(f"the metadata names an unknown prediction type, {word!r}")
     if V_PREDICTION_MARKER in header.tensors:
         if written not in (None, "v_prediction"):
@@ -139,18 +170,65 @@ def prediction_of_header(header: Header) -> PredictionFacts:
         return PredictionFacts("v_prediction", has_zero_snr, "markers", tuple(notes))
     if ZERO_TERMINAL_SNR_MARKER in header.tensors:
         notes.append("the marker ztsnr stands alone; without v_pred no program heeds it")
-    if written is not None:
-        return PredictionFacts(written, False, "modelspec", tuple(notes))
-    return PredictionFacts("epsilon", False, "none", tuple(notes))
+    if written is None:
+        return PredictionFacts("epsilon", False, "none", tuple(notes))
+    shift, by_resolution = None, None
+    if written == "flow":
+        shift = _as_shift(header.metadata.get(FLOW_SHIFT_KEY))
+        words = {"true": True, "false": False}
+        by_resolution = words.get(header.metadata.get(FLOW_RESOLUTION_SHIFT_KEY, ""))
+    return PredictionFacts(written, has_zero_snr, "modelspec", tuple(notes), shift, by_resolution)
 
 
 def prediction_of_scheduler(config: Mapping[str, Any]) -> PredictionFacts:
-    """Return what the scheduler's configuration of a diffusers folder says the model predicts."""
+    """Return what the scheduler's configuration of a diffusers folder says the model predicts.
+
+    Args:
+        config: Empty when the folder has no scheduler.
+    """
+    if not config:
+        return PredictionFacts("epsilon", False, "none")
     if "FlowMatch" in str(config.get("_class_name", "")):
-        return PredictionFacts("flow", False, "scheduler")
+        # A dynamic shift is worked out from the picture's size; the number beside it is not used.
+        shift = None if config.get("use_dynamic_shifting") else _as_shift(config.get("shift"))
+        return PredictionFacts("flow", False, "scheduler", flow_shift=shift)
     word = str(config.get("prediction_type", "epsilon"))
-    prediction = _WORDS.get(word)
+    prediction, _ = _meaning(word)
     if prediction is None:
         note = f"the scheduler names an unknown prediction type, {word!r}"
         return PredictionFacts("epsilon", False, "none", (note,))
-    return PredictionFacts(prediction, bool(config.get("rescale_betas_zero_snr")), "scheduler")
+    # Some sample other models so as well, but they cannot be trained so.
+    has_zero_snr = prediction == "v_prediction" and bool(config.get("rescale_betas_zero_snr"))
+    return PredictionFacts(prediction, has_zero_snr, "scheduler")
+
+
+def _as_shift(value: Any) -> float | None:
+    """Return the shift that is written, if it is one that can be set."""
+    try:
+        shift = float(value)
+    except (TypeError, ValueError):
+        return None
+    return shift if _SHIFTS[0] <= shift <= _SHIFTS[1] else None
+
+
+def hint_of_v_prediction(path: Path) -> str | None:
+    """Return in words what beside the file itself suggests v-prediction, if something does.
+
+    Args:
+        path: A model that does not say itself what it predicts.
+    """
+    sidecar = path.with_suffix(".yaml")
+    try:
+        with long_path(sidecar).open("rb") as file:
+            text = file.read(_SIDECAR_BYTES).decode("utf-8", "replace")
+    except OSError:
+        text = ""
+    if _SIDECAR_OF_V.search(text):
+        where = f"{sidecar.name} beside it says v-prediction"
+    elif _NAME_OF_V.search(path.name):
+        where = "its name suggests v-prediction"
+    else:
+        return None
+    return (
+        f"nothing in {path.name} says what it predicts, but {where}; objective.prediction decides"
+    )

@@ -49,6 +49,9 @@ PASSENGERS: frozenset[str] = frozenset(
 )
 """File keys that no model holds and that come through from the base untouched."""
 
+# Buffers that some programs write out, of any module.
+_COMPUTED_BUFFERS = ("position_ids", "attn_mask")
+
 _LEVELS = 3
 _UNET_RESNETS = 2
 _VAE_LEVELS = 4
@@ -94,6 +97,11 @@ def _replace_prefix(table: Mapping[str, str], name: str) -> str | None:
         if found is not None:
             return ".".join([found, *parts[length:]])
     return None
+
+
+def is_passenger(file_key: str) -> bool:
+    """Return whether no model holds ``file_key``; it comes through from the base untouched."""
+    return file_key in PASSENGERS or file_key.rpartition(".")[2] in _COMPUTED_BUFFERS
 
 
 def _nested(
@@ -274,7 +282,7 @@ def map_file_key(component: Component, file_key: str) -> list[TensorMapping]:
     An empty list means that an SDXL component has no such tensor.
     """
     prefix = FILE_PREFIXES[component]
-    if not file_key.startswith(prefix) or file_key in PASSENGERS:
+    if not file_key.startswith(prefix) or is_passenger(file_key):
         return []
     key = file_key.removeprefix(prefix)
     head, _, kind = key.partition(".attn.in_proj_")

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Of a component's matrices. Layers that begin as zeros are few and small; a downloader reserves the
+# whole file at first, and what never arrived is zeros.
+_MOST_ZEROS = 0.05
+
 Warn = Callable[[str], None]
 
 
@@ -48,7 +52,8 @@ def load_unet(
         warn: Receives what the user should know.
 
     Raises:
-        ModelFileError: if tensors are missing, unexpected, wrong-shaped or not finite.
+        ModelFileError: if tensors are missing, unexpected, wrong-shaped or not finite, or if so
+            many are zero that the file cannot be whole.
     """
     unet = load_component(source, "unet", dtype, device, on_host=on_host, warn=warn)
     return cast("UNet2DConditionModel", unet.train())
@@ -101,20 +106,31 @@ def load_component(
     model = empty_model(component, source.facts.components[component].config)
     faults: list[str] = []
     zeros: list[str] = []
+    num_zeros = num_matrices = 0
     with source:
         for name, stored in source.component(component).items():
             tensor = stored.read()
             value = tensor.to(device="cpu" if name in on_host else device, dtype=dtype)
             if not bool(torch.isfinite(value).all()):
                 faults.append(f"{stored.key}: {_why_not_finite(tensor, dtype)}")
-            elif value.ndim > 1 and not bool(value.any()):
-                zeros.append(stored.key)
+            elif value.ndim > 1:
+                num_matrices += value.numel()
+                if not bool(value.any()):
+                    zeros.append(stored.key)
+                    num_zeros += value.numel()
             _set_parameter(model, name, value)
     if faults:
         raise ModelFileError(
             f"{source.facts.components[component].path}: the {COMPONENT_NAMES[component]} has "
             f"weights that cannot be used:\n  " + listed(faults),
             "use another copy of the model; one in float32 or bfloat16 if values are too large",
+        )
+    if num_zeros > _MOST_ZEROS * num_matrices:
+        raise ModelFileError(
+            f"{source.facts.components[component].path}: {num_zeros / num_matrices:.0%} of the"
+            f" {COMPONENT_NAMES[component]} is nothing but zeros, such as {zeros[0]}, so its"
+            " download or copy was not finished",
+            "get the file again",
         )
     if zeros:
         warn(

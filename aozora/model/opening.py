@@ -6,7 +6,8 @@ Only headers are read here. What comes back knows where every parameter lies.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from aozora.model.facts import (
     ModelFacts,
     PredictionFacts,
     component_facts,
+    hint_of_v_prediction,
     prediction_of_header,
     prediction_of_scheduler,
 )
@@ -58,7 +60,11 @@ def open_model(
     """
     base = Path(base)
     collected, files, template = _open_base(base)
+    base_files = tuple(files)
     if collected.unexpected_keys:
+        # Quantised models come with keys of their own.
+        for component, held in collected.components.items():
+            _refuse_formats(component, base, held)
         raise ModelFileError(
             f"{base} has tensors that no SDXL model has:\n  " + listed(collected.unexpected_keys),
             "it may be another architecture; use an SDXL base model",
@@ -78,8 +84,8 @@ def open_model(
         files += more
     components = {c: _describe(c, paths[c], held) for c, held in tensors.items()}
     _check_fit(components)
-    facts = _facts(base, files, template, collected, components)
-    source = ModelSource(facts, tensors, files, template)
+    facts = _facts(base, base_files, files, template, collected, components)
+    source = ModelSource(facts, tensors, files, template, base_files)
     for component in tensors if verify else ():
         source.verify(component)
     return source
@@ -181,18 +187,21 @@ def _check_fit(components: Mapping[Component, ComponentFacts]) -> None:
 
 def _facts(
     base: Path,
-    files: list[TensorFile],
+    base_files: Sequence[TensorFile],
+    files: Sequence[TensorFile],
     template: TensorFile | None,
     collected: Collected,
     components: Mapping[Component, ComponentFacts],
 ) -> ModelFacts:
     layout: Layout = "diffusers" if template is None else "single_file"
-    base_files = [template] if template else files
     prediction = (
         prediction_of_header(template.header)
         if template
         else prediction_of_scheduler(_scheduler_config(base))
     )
+    hint = hint_of_v_prediction(base) if prediction.source == "none" else None
+    if hint:
+        prediction = replace(prediction, notes=(*prediction.notes, hint))
     digest = hashlib.blake2b(digest_size=16)
     for file in base_files:
         digest.update(file.stamp.header_hash.encode())
@@ -212,7 +221,7 @@ def _facts(
 
 
 def _notes(
-    files: list[TensorFile],
+    files: Sequence[TensorFile],
     collected: Collected,
     components: Mapping[Component, ComponentFacts],
     prediction: PredictionFacts,

@@ -6,6 +6,7 @@ words that tell what to do. Nothing is allocated on the word of the file.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import math
@@ -35,6 +36,9 @@ _INCOMPLETE = "the download or copy was interrupted; get the file again"
 _DAMAGED = "the file is damaged or was written wrongly; get it again from its source"
 _CONVERT = "convert it to .safetensors first; files that can run code when opened are never read"
 _PICKLE_ENDINGS = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+# In lower case: zip, rar, 7z and gzip.
+_ARCHIVE_STARTS = (b"pk\x03\x04", b"pk\x05\x06", b"rar!\x1a\x07", b"7z\xbc\xaf", b"\x1f\x8b\x08")
+_SHOWN_TEXT = 80
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,9 @@ def refuse_unreadable(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path} cannot be reached: {error}", "check the path") from error
     if path.suffix.lower() in _PICKLE_ENDINGS:
+        beside = path.with_suffix(".safetensors")
+        if beside.is_file():
+            raise ModelFileError(f"{path} is a {path.suffix} file", f"name {beside} beside it")
         raise ModelFileError(f"{path} is a {path.suffix} file", _CONVERT)
 
 
@@ -154,8 +161,13 @@ def _parse(path: Path, file: BinaryIO, file_bytes: int) -> Header:
 
 def _refuse_foreign(path: Path, start: bytes) -> None:
     """Say what a file is that is no .safetensors file, if its first bytes tell."""
+    if path.name == "model_index.json":
+        raise ModelFileError(
+            f"{path} describes a diffusers folder and holds no weights",
+            f"name the folder {path.parent} instead",
+        )
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
         raise ModelFileError(
             f"{path} is a web page, not a model",
             "the download saved a login or error page; sign in and download the file itself",
@@ -165,10 +177,29 @@ def _refuse_foreign(path: Path, start: bytes) -> None:
             f"{path} is a git-lfs pointer, not the model itself",
             "run 'git lfs pull' in its repository, or download the file itself",
         )
-    if text.startswith((b"pk\x03\x04", b"pk\x05\x06", b"\x80\x02", b"\x80\x03", b"\x80\x04")):
+    if text.startswith(_ARCHIVE_STARTS) and b"data.pkl" not in text:
+        raise ModelFileError(
+            f"{path} is an archive, not a model", "unpack it and name the .safetensors file in it"
+        )
+    if text.startswith((b"pk\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")):
         raise ModelFileError(f"{path} is a pickle or zip archive in spite of its name", _CONVERT)
     if text.startswith(b"gguf"):
         raise ModelFileError(f"{path} is a GGUF file", "use the .safetensors file it came from")
+    words = _as_text(start)
+    if words:
+        raise ModelFileError(
+            f"{path} is a text file, not a model: {words[:_SHOWN_TEXT]!r}",
+            "the download may have saved an error message; download the file itself",
+        )
+
+
+def _as_text(start: bytes) -> str:
+    """Return ``start`` as text, empty if it is none; its last character may be cut."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(start)
+    except UnicodeDecodeError:
+        return ""
+    return text.strip() if all(c.isprintable() or c in "\t\r\n" for c in text) else ""
 
 
 def _parse_json(path: Path, raw: bytes, start: bytes) -> dict[str, Any]:

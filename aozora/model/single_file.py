@@ -9,9 +9,9 @@ from aozora.errors import ModelFileError
 from aozora.model.key_map import (
     COMPONENTS,
     FILE_PREFIXES,
-    PASSENGERS,
     Component,
     TensorMapping,
+    is_passenger,
     map_file_key,
 )
 from aozora.model.tensor_file import StoredTensor, TensorFile
@@ -96,9 +96,10 @@ def collect_single_file(file: TensorFile) -> Collected:
     for key in file.header.tensors:
         usual = canonical_key(key)
         component = component_of(usual)
-        if component is None or usual in PASSENGERS or usual.startswith(_IGNORED_PREFIXES):
-            if usual not in PASSENGERS and key not in MARKERS:
-                collected.extra_keys.append(key)
+        if is_passenger(usual) or key in MARKERS:
+            continue
+        if component is None or usual.startswith(_IGNORED_PREFIXES):
+            collected.extra_keys.append(key)
             continue
         mappings = _mappings(component, usual)
         if not mappings:

@@ -39,6 +39,10 @@ class ModelSource:
         facts: What is known without reading weights.
         tensors: By component and model name.
         template: The base if it is a single file.
+
+    Args:
+        files: All files that are read from.
+        base_files: Those of the base itself.
     """
 
     def __init__(
@@ -47,12 +51,13 @@ class ModelSource:
         tensors: Mapping[Component, Stored],
         files: Iterable[TensorFile],
         template: TensorFile | None,
+        base_files: Iterable[TensorFile],
     ) -> None:
         self.facts = facts
         self.tensors = tensors
         self.template = template
         self._files = list(files)
-        self._base_files = [template] if template else self._files
+        self._base_files = list(base_files)
 
     def __enter__(self) -> ModelSource:
         """Keep all files open to the end of the block, for many reads."""

@@ -21,9 +21,9 @@ from aozora.model.facts import Prediction
 from aozora.model.key_map import (
     COMPONENTS,
     LOGIT_SCALE,
-    PASSENGERS,
     Component,
     file_tensors,
+    is_passenger,
     map_name,
 )
 from aozora.model.metadata import saved_metadata
@@ -97,7 +97,14 @@ def write_single_file(
     entries = _entries(source, trained, markers, dtype)
     own = dict(metadata or {})
     if trained or own or template is None or found_markers != markers:
-        texts = saved_metadata(source.facts.metadata, prediction, target.stem, own)
+        texts = saved_metadata(
+            source.facts.metadata,
+            prediction,
+            target.stem,
+            own,
+            zero_terminal_snr=zero_terminal_snr,
+            has_own_vae="vae" not in _replaced(source),
+        )
     else:
         texts = dict(source.facts.metadata)
     keys = [_file_key(source, name) for name in trained]
@@ -165,17 +172,22 @@ def _with_parts(source: ModelSource, template: TensorFile) -> dict[str, Entry]:
 
     A UNet gives what it has learned only with the parts that it has learned with.
     """
-    others = [
-        component
-        for component, held in source.tensors.items()
-        if next(iter(held.values())).file is not template
-    ]
+    others = _replaced(source)
     kept = {
         key: copied_entry(template, key)
         for key in template.header.tensors
-        if canonical_key(key) in PASSENGERS or component_of(canonical_key(key)) not in others
+        if is_passenger(canonical_key(key)) or component_of(canonical_key(key)) not in others
     }
     return _composed(source, others) | kept
+
+
+def _replaced(source: ModelSource) -> list[Component]:
+    """Return the components that come from elsewhere than a base that is a single file."""
+    return [
+        component
+        for component, held in source.tensors.items()
+        if next(iter(held.values())).file is not source.template
+    ]
 
 
 def _trained_entry(

@@ -14,7 +14,7 @@ import platform
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -201,11 +201,15 @@ def read_state(path: Path) -> dict[str, Any]:
     state = read_state_file(path)
     if state.get("format") != STATE_FORMAT:
         raise CheckpointError(f"{path}: is not a training state of Aozora", "choose its .pt file")
-    if state.get("version") != STATE_VERSION:
+    version = state.get("version")
+    if version != STATE_VERSION:
+        is_newer = isinstance(version, int) and version > STATE_VERSION
         raise CheckpointError(
-            f"{path}: is a training state of version {state.get('version')!r}, this program reads"
+            f"{path}: is a training state of version {version!r}, this program reads"
             f" version {STATE_VERSION}",
-            "start a new run from the model saved beside it",
+            "resume with the newer Aozora that saved it"
+            if is_newer
+            else "start a new run from the model saved beside it",
         )
     return state
 
@@ -252,19 +256,22 @@ def _read_manifest(path: Path) -> Manifest | None:
 
 def list_checkpoints(folder: Path) -> list[SavedCheckpoint]:
     """Return the committed saves in ``folder`` whose files are all there, oldest first."""
-    found = list(_committed(folder)) if folder.is_dir() else []
+    return [saved for saved in _with_manifest(folder) if _is_whole(saved)]
+
+
+def _with_manifest(folder: Path) -> list[SavedCheckpoint]:
+    """Return the saves in ``folder`` that have a manifest, whole or not, oldest first."""
+    manifests = {path: _read_manifest(path) for path in folder.glob("*_step_*.json")}
+    found = [
+        SavedCheckpoint(folder, m) for path, m in manifests.items() if m and m.name == path.stem
+    ]
     return sorted(found, key=lambda saved: (saved.manifest.saved_at, saved.manifest.step))
 
 
-def _committed(folder: Path) -> Iterator[SavedCheckpoint]:
-    for path in folder.glob("*_step_*.json"):
-        manifest = _read_manifest(path)
-        if manifest is None or manifest.name != path.stem:
-            continue
-        saved = SavedCheckpoint(folder, manifest)
-        sizes = {saved.model: manifest.model_bytes, saved.state: manifest.state_bytes}
-        if all(p.is_file() and p.stat().st_size == size for p, size in sizes.items()):
-            yield saved
+def _is_whole(saved: SavedCheckpoint) -> bool:
+    manifest = saved.manifest
+    sizes = {saved.model: manifest.model_bytes, saved.state: manifest.state_bytes}
+    return all(p.is_file() and p.stat().st_size == size for p, size in sizes.items())
 
 
 def last_state(folder: Path, name: str) -> Path:
@@ -314,26 +321,32 @@ def _is_of_another(folder: Path, name: str, run_id: str) -> bool:
     return any(
         saved.manifest.run_id != run_id
         and _STEP.sub("", saved.manifest.name).casefold() == name.casefold()
-        for saved in _committed(folder)
+        for saved in list_checkpoints(folder)
     )
 
 
 def prune(folder: Path, run_id: str, keep_last: int) -> list[str]:
     """Delete all but the newest ``keep_last`` saves of this run; return the stems that went.
 
-    The manifest goes first, so that an interrupted deletion never leaves one vouching for nothing.
+    The model goes first: Windows keeps one that another program has open, and then the save stays
+    as it is. The manifest goes last: a save without all its files does not count, and by the
+    manifest what is left of it is found here again.
     """
     if keep_last <= 0:
         return []
-    own = [s for s in list_checkpoints(folder) if s.manifest.run_id == run_id]
+    own = [s for s in _with_manifest(folder) if s.manifest.run_id == run_id]
+    whole = [s for s in own if _is_whole(s)]
     removed = []
-    for saved in own[:-keep_last]:
+    for saved in own[: own.index(whole[-keep_last])] if len(whole) > keep_last else []:
         try:
-            for path in (saved.manifest_path, saved.state, saved.model):
+            for path in (saved.model, saved.state, saved.manifest_path):
                 path.unlink(missing_ok=True)
         except OSError as error:
-            # Windows keeps a file another program has open; it is offered again at the next save.
-            log.warning("Could not delete %s: %s", saved.manifest.name, error)
+            log.warning(
+                "Could not delete %s, which is tried again at the next save: %s",
+                saved.manifest.name,
+                error,
+            )
             continue
         removed.append(saved.manifest.name)
     return removed

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aozora.config.choices.predictions import AutoPrediction, Prediction, resolve_prediction
+from aozora.config.choices.predictions import (
+    AutoPrediction,
+    Flow,
+    Prediction,
+    resolve_prediction,
+)
+from aozora.config.choices.weightings import MinSnr, NoWeighting
 from aozora.config.sections import ObjectiveSection
 from aozora.diffusion.objectives import Objective, make_objective
 from aozora.errors import ConfigError, Problem
@@ -40,13 +46,22 @@ class ObjectiveChoice:
         return make_objective(self.prediction, zero_terminal_snr=self.zero_terminal_snr)
 
 
-def choose_objective(section: ObjectiveSection, found: PredictionFacts) -> ObjectiveChoice:
+def choose_objective(
+    section: ObjectiveSection,
+    found: PredictionFacts,
+    weighting: NoWeighting | MinSnr | None = None,
+) -> ObjectiveChoice:
     """Return the objective for ``section`` on a base model with ``found`` in its file.
+
+    Args:
+        section: The settings.
+        found: What the base model says.
+        weighting: How its loss will be weighted, for a note where the two do not go together.
 
     Raises:
         ConfigError: if the two cannot be combined.
     """
-    prediction = resolve_prediction(section.prediction, found.prediction)
+    prediction = resolve_prediction(section.prediction, found.prediction, _flow_of(found))
     name = kind_of(prediction)
     notes = list(found.notes)
     is_auto = isinstance(section.prediction, AutoPrediction)
@@ -60,8 +75,34 @@ def choose_objective(section: ObjectiveSection, found: PredictionFacts) -> Objec
             f"objective.prediction is {name}, but the base model says {found.prediction}"
             f" ({found.source}); it is trained towards {name}"
         )
+    if is_auto and isinstance(prediction, Flow):
+        notes.append(_shift_note(prediction, found))
     zero_terminal_snr = _zero_terminal_snr(section, name, found, notes)
+    if zero_terminal_snr and isinstance(weighting, MinSnr) and weighting.floor == 0:
+        notes.append(
+            "with zero terminal SNR, min-SNR gives the last timestep no weight and those from 900"
+            " on next to none; loss.weighting.floor 0.05 keeps them trained"
+        )
     return ObjectiveChoice(prediction, zero_terminal_snr, tuple(notes))
+
+
+def _flow_of(found: PredictionFacts) -> Flow:
+    """Return flow with what the base model says of its shift, and the defaults for the rest."""
+    usual = Flow()
+    by_resolution = found.flow_resolution_shift
+    return Flow(
+        shift=usual.shift if found.flow_shift is None else found.flow_shift,
+        resolution_shift=usual.resolution_shift if by_resolution is None else by_resolution,
+    )
+
+
+def _shift_note(flow: Flow, found: PredictionFacts) -> str:
+    if found.flow_shift is None:
+        return (
+            f"the base model does not say its shift; {flow.shift:g} is assumed (set"
+            " objective.prediction to flow and objective.prediction.shift to change it)"
+        )
+    return f"the shift is {flow.shift:g}, as the base model says ({found.source})"
 
 
 def _zero_terminal_snr(
@@ -69,6 +110,14 @@ def _zero_terminal_snr(
 ) -> bool:
     of_file = found.zero_terminal_snr and found.prediction == name
     if section.zero_terminal_snr == "auto":
+        # Markers and schedulers tell of both; words, of the prediction alone.
+        is_by_word = found.source == "modelspec" and found.prediction == name
+        is_untold = found.source == "none" or (is_by_word and not of_file)
+        if name == "v_prediction" and is_untold:
+            notes.append(
+                "the base model does not say whether it has zero terminal SNR; off is assumed,"
+                " NoobAI models need on (objective.zero_terminal_snr)"
+            )
         return of_file
     wanted = section.zero_terminal_snr == "on"
     if wanted and name != "v_prediction":

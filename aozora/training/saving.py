@@ -25,6 +25,7 @@ from aozora.config.ticket_segments import SegmentedPool
 from aozora.errors import SaveError
 from aozora.events import CheckpointSaved, Warned
 from aozora.memory.machine import room_within
+from aozora.model.facts import FLOW_RESOLUTION_SHIFT_KEY, FLOW_SHIFT_KEY
 from aozora.model.source import ModelSource
 from aozora.model.tensor_file import TORCH_DTYPES
 from aozora.model.writer import SAVE_FORMATS, SaveDtype, write_single_file
@@ -34,6 +35,7 @@ from aozora.training.checkpointing import (
     SavedCheckpoint,
     describe_versions,
     exact_weight,
+    list_checkpoints,
     prune,
     save_checkpoint,
 )
@@ -110,8 +112,8 @@ class Saver:
         self._failure: BaseException | None = None
         self.last: SavedCheckpoint | None = None
         """The newest save that is safely on disk."""
-        self.last_step = position.step
-        """Step of the newest save; also that which was resumed from, which needs no second one."""
+        self.last_step = position.step if self._needs_no_save(position.step) else -1
+        """Step of the newest save, or where the run began if that needs none; otherwise -1."""
 
     def __enter__(self) -> Saver:
         """Return itself."""
@@ -157,6 +159,12 @@ class Saver:
                 snapshot.close()  # nobody will write what the optimizer would wait for
                 raise
         self._snapshot, self._thread, self.last_step = snapshot, thread, self._position.step
+
+    def _needs_no_save(self, step: int) -> bool:
+        """Return whether nothing is trained yet, or all of it saved: a state alone is no save."""
+        saves = [saved.manifest for saved in list_checkpoints(self._record.checkpoints)]
+        of_run = [manifest.step for manifest in saves if manifest.run_id == self._record.run_id]
+        return step == 0 or step in of_run
 
     def wait(self) -> None:
         """Return when no save is under way.
@@ -258,8 +266,10 @@ class Saver:
 
     def _write_model(self, snapshot: Snapshot, state_path: Path, target: Path) -> FileSum:
         metadata = {}
-        if isinstance(self._objective.prediction, Flow):
-            metadata["aozora.flow_shift"] = repr(self._objective.prediction.shift)
+        prediction = self._objective.prediction
+        if isinstance(prediction, Flow):
+            metadata[FLOW_SHIFT_KEY] = repr(prediction.shift)
+            metadata[FLOW_RESOLUTION_SHIFT_KEY] = str(prediction.resolution_shift).lower()
         state = read_state_file(state_path)
 
         def exact(name: str) -> Tensor:

@@ -61,8 +61,8 @@ def tensor_bytes(header, data, key):
     [
         ("epsilon", "auto", set(), "epsilon"),
         ("v_prediction", "off", {"v_pred"}, "v"),
-        ("v_prediction", "on", {"v_pred", "ztsnr"}, "v"),
-        ("flow", "auto", set(), "flow"),
+        ("v_prediction", "on", {"v_pred", "ztsnr"}, "v-zsnr"),
+        ("flow", "auto", set(), None),
     ],
 )
 def test_only_what_was_trained_differs_from_the_base(
@@ -81,7 +81,8 @@ def test_only_what_was_trained_differs_from_the_base(
     metadata = new.pop("__metadata__")
     base.pop("__metadata__", None)
     assert set(new) == set(base) | markers
-    assert metadata["modelspec.prediction_type"] == word
+    assert metadata.get("modelspec.prediction_type") == word
+    assert metadata["aozora.prediction"] == prediction
     changed = {
         key
         for key in base

@@ -180,6 +180,16 @@ def test_a_weight_that_is_all_zero_is_told(tiny_base, tmp_path):
     assert UNET + "out.2.weight" in told[0]
 
 
+def test_a_file_whose_end_never_arrived_is_refused(tiny_base, tmp_path):
+    path = tmp_path / "half.safetensors"
+    data = bytearray(tiny_base.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    path.write_bytes(data)
+    source = open_model(path)
+    with pytest.raises(ModelFileError, match=r"\d+% of the .*download or copy was not finished"):
+        load_text_encoders(source, torch.float32)
+
+
 def test_no_file_is_left_open(tiny_base, tmp_path):
     import shutil
 

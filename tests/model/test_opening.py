@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aozora.errors import ModelFileError
+from aozora.model.facts import PredictionFacts, prediction_of_scheduler
 from aozora.model.key_map import FILE_PREFIXES
 from aozora.model.opening import open_model
 from aozora.model.tensor_file import TORCH_DTYPES
@@ -91,6 +92,22 @@ def test_other_spellings_of_keys_give_the_same_model(tiny_base, changed):
         ((), {"modelspec.prediction_type": "epsilon"}, ("epsilon", False, "modelspec", 0)),
         ((), {"modelspec.prediction_type": "flow"}, ("flow", False, "modelspec", 0)),
         ((), {"modelspec.prediction_type": "magic"}, ("epsilon", False, "none", 1)),
+        ((), {"modelspec.prediction_type": "sd3"}, ("flow", False, "modelspec", 0)),
+        ((), {"modelspec.prediction_type": "v-zsnr"}, ("v_prediction", True, "modelspec", 0)),
+        ((), {"modelspec.prediction_type": "V_Pred"}, ("v_prediction", False, "modelspec", 0)),
+        ((), {"modelspec.prediction_type": "eps-zsnr"}, ("epsilon", False, "none", 1)),
+        ((), {"modelspec.predict_key": "v"}, ("v_prediction", False, "modelspec", 0)),
+        ((), {"prediction_type": "velocity"}, ("v_prediction", False, "modelspec", 0)),
+        (
+            (),
+            {"modelspec.prediction_type": "magic", "modelspec.predict_key": "v"},
+            ("v_prediction", False, "modelspec", 1),
+        ),
+        (
+            (),
+            {"aozora.prediction": "epsilon", "modelspec.predict_key": "v"},
+            ("epsilon", False, "modelspec", 0),
+        ),
         (
             ("v_pred",),
             {"modelspec.prediction_type": "epsilon"},
@@ -105,6 +122,70 @@ def test_the_prediction_is_read_and_markers_outrank_modelspec(changed, markers, 
     counted = (found.prediction, found.zero_terminal_snr, found.source, len(found.notes))
     assert counted == expected
     assert facts.extra_keys == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "sidecar", "metadata", "words"),
+    [
+        ("noobaiXL_vPred10Version", None, {}, "its name suggests"),
+        ("noob-v-pred-1.0", None, {}, "its name suggests"),
+        ("noob", 'model:\n  params:\n    parameterization: "v"\n', {}, "noob.yaml beside it says"),
+        ("noob", 'model:\n  params:\n    parameterization: "eps"\n', {}, None),
+        ("noob-vpred", None, {"modelspec.prediction_type": "epsilon"}, None),
+        ("vprim", None, {}, None),
+    ],
+)
+def test_what_only_suggests_v_prediction_is_told_and_decides_nothing(
+    changed, tmp_path, name, sidecar, metadata, words
+):
+    path = changed(lambda tensors: None, metadata, name=f"{name}.safetensors")
+    if sidecar is not None:
+        (tmp_path / f"{name}.yaml").write_text(sidecar, encoding="utf-8")
+    facts = open_model(path, verify=False).facts
+    assert facts.prediction.prediction == "epsilon"
+    assert facts.notes == facts.prediction.notes
+    assert [words in note for note in facts.notes] == ([True] if words else [])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "shift", "by_resolution"),
+    [
+        ({"aozora.flow_shift": "2.5", "aozora.flow_resolution_shift": "false"}, 2.5, False),
+        ({"aozora.flow_shift": "2.5", "aozora.flow_resolution_shift": "true"}, 2.5, True),
+        ({"aozora.flow_shift": "nan"}, None, None),
+        ({"aozora.flow_shift": "-3"}, None, None),
+        ({"aozora.flow_shift": "much"}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_the_shift_of_a_flow_model_is_read(changed, metadata, shift, by_resolution):
+    path = changed(lambda tensors: None, {"aozora.prediction": "flow", **metadata})
+    found = open_model(path, verify=False).facts.prediction
+    assert (found.flow_shift, found.flow_resolution_shift) == (shift, by_resolution)
+
+
+FLOW_MATCH = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, PredictionFacts("epsilon", False, "none")),
+        ({"_class_name": "EulerDiscreteScheduler"}, PredictionFacts("epsilon", False, "scheduler")),
+        (
+            {"prediction_type": "epsilon", "rescale_betas_zero_snr": True},
+            PredictionFacts("epsilon", False, "scheduler"),
+        ),
+        (FLOW_MATCH | {"shift": 2}, PredictionFacts("flow", False, "scheduler", flow_shift=2.0)),
+        (
+            FLOW_MATCH | {"shift": 2, "use_dynamic_shifting": True},
+            PredictionFacts("flow", False, "scheduler"),
+        ),
+        (FLOW_MATCH, PredictionFacts("flow", False, "scheduler")),
+    ],
+)
+def test_a_scheduler_says_what_it_says_and_no_more(config, expected):
+    assert prediction_of_scheduler(config) == expected
 
 
 def test_all_missing_and_misshapen_tensors_are_listed_by_file_key(changed):
@@ -162,6 +243,19 @@ def test_quantised_weights_are_refused_by_name(changed, dtype):
 
     with pytest.raises(ModelFileError, match=r"UNet are in the format (F8_E4M3|I8)"):
         open_model(changed(quantise))
+
+
+def test_quantised_weights_with_scales_are_refused_as_such_not_as_another_architecture(changed):
+    def quantise(tensors):
+        fp8 = torch.float8_e4m3fn
+        key = UNET + "time_embed.0.weight"
+        tensors[key] = tensors[key].to(fp8)
+        tensors[key.replace(".weight", ".scale_weight")] = torch.ones(())
+        tensors[UNET + "scaled_fp8"] = torch.empty(2, dtype=fp8)
+
+    with pytest.raises(ModelFileError, match="UNet are in the format F8_E4M3") as caught:
+        open_model(changed(quantise))
+    assert "quantised" in caught.value.hint
 
 
 def test_missing_components_are_noted_and_named_when_needed(changed):
@@ -270,6 +364,17 @@ def test_the_vae_of_a_folder_can_be_used(folder, tiny_base):
     for path in (folder, folder / "vae"):
         source = open_model(tiny_base, vae=path)
         assert source.facts.components["vae"].path == path
+
+
+def test_parts_from_elsewhere_are_not_part_of_a_folder_as_base(folder, tiny_base):
+    plain = open_model(folder)
+    source = open_model(folder, vae=tiny_base, text_encoders=tiny_base)
+    assert source.fingerprint() == plain.fingerprint()
+    assert source.facts.num_bytes == plain.facts.num_bytes
+    assert source.facts.header_hash == plain.facts.header_hash
+    assert plain.facts.num_bytes == sum(
+        path.stat().st_size for path in folder.rglob("*.safetensors")
+    )
 
 
 def test_the_names_of_old_folders_are_read(folder, tmp_path, tiny_base):

@@ -57,6 +57,13 @@ HOSTILE = {
     "web page": (b"<!DOCTYPE html><html><title>Sign in</title>" * 9, "web page"),
     "lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs"),
     "pickle": (pickle.dumps([1] * 99, protocol=4), "pickle"),
+    "comment of a web page": (b"<!-- \xc3\xa9" + b" sign in" * 99, "web page"),
+    "error as JSON": (b'{"error": "Invalid username or password."}', r"text file.*Invalid user"),
+    "error in words": (b"Entry not found", "text file, not a model: 'Entry not found'"),
+    "long text": ("é".encode() * 999, "text file, not a model: 'é{80}' \\(the"),
+    "rar": (b"Rar!\x1a\x07\x01\0" + b"\0" * 99, "archive"),
+    "7z": (b"7z\xbc\xaf\x27\x1c\0\4" + b"\0" * 99, "archive"),
+    "gzip": (b"\x1f\x8b\x08\0" + b"\1" * 99, "archive"),
     "gguf": (b"GGUF\3\0\0\0" + b"\0" * 99, "GGUF"),
 }
 
@@ -77,6 +84,31 @@ def test_a_zip_archive_is_told_in_spite_of_its_name(tmp_path):
         archive.writestr("data.pkl", "x")
     with pytest.raises(ModelFileError, match="pickle or zip"):
         read_header(path)
+
+
+def test_a_zip_archive_that_is_no_pickle_is_to_be_unpacked(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.safetensors", "x")
+    with pytest.raises(ModelFileError, match="is an archive") as caught:
+        read_header(path)
+    assert "unpack" in caught.value.hint
+
+
+def test_of_a_model_index_the_folder_is_to_be_named(tmp_path):
+    path = tmp_path / "model_index.json"
+    path.write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}), encoding="utf-8")
+    with pytest.raises(ModelFileError, match="describes a diffusers folder") as caught:
+        read_header(path)
+    assert str(tmp_path) in caught.value.hint
+
+
+def test_of_a_training_state_the_model_beside_it_is_named(tmp_path):
+    (tmp_path / "a.pt").write_bytes(b"state")
+    (tmp_path / "a.safetensors").write_bytes(b"model")
+    with pytest.raises(ModelFileError, match=r"is a \.pt file") as caught:
+        read_header(tmp_path / "a.pt")
+    assert str(tmp_path / "a.safetensors") in caught.value.hint
 
 
 @pytest.mark.parametrize("ending", [".ckpt", ".pt", ".PTH", ".bin"])

@@ -128,7 +128,10 @@ def test_markers_and_metadata_say_what_was_trained(
 ):
     tensors = load_file(tiny_small) | {marker: torch.empty(0) for marker in markers}
     base, target = tmp_path / "base.safetensors", tmp_path / "out.safetensors"
-    old = {"keep": "me", "modelspec.hash_sha256": "0xabc", "aozora.flow_shift": "9.0"}
+    stale = ("modelspec.hash_sha256", "modelspec.predict_key", "prediction_type")
+    old = {"keep": "me", **dict.fromkeys(stale, "old")}
+    old |= {"modelspec.prediction_type": "v", "modelspec.vae_dtype": "fp16"}
+    old |= {"aozora.flow_shift": "9.0", "aozora.flow_resolution_shift": "false"}
     save_file(tensors, base, metadata=old)
     own = {"aozora.flow_shift": "2.5"} if prediction == "flow" else {}
     write_single_file(
@@ -146,16 +149,40 @@ def test_markers_and_metadata_say_what_was_trained(
     assert {m for m in ("v_pred", "ztsnr") if m in header.tensors} == wanted
     assert all(load_file(target)[marker].shape == (0,) for marker in wanted)
     metadata = header.metadata
-    words = {"epsilon": "epsilon", "v_prediction": "v", "flow": "flow"}
-    assert metadata["modelspec.prediction_type"] == words[prediction]
+    words = {"epsilon": "epsilon", "v_prediction": "v-zsnr" if zero_snr else "v", "flow": None}
+    assert metadata.get("modelspec.prediction_type") == words[prediction]
+    assert metadata["aozora.prediction"] == prediction
     assert metadata["modelspec.architecture"] == "stable-diffusion-xl-v1-base"
     assert metadata["modelspec.title"] == "out"
     assert metadata["keep"] == "me"
-    assert "modelspec.hash_sha256" not in metadata
+    assert metadata["modelspec.vae_dtype"] == "fp16"
+    assert not metadata.keys() & {*stale, "aozora.flow_resolution_shift"}
     assert metadata.get("aozora.flow_shift") == own.get("aozora.flow_shift")
     found = open_model(target, verify=False).facts.prediction
     assert (found.prediction, found.zero_terminal_snr) == (prediction, is_v and zero_snr)
     assert found.notes == ()
+
+
+def test_of_a_vae_from_elsewhere_the_metadata_of_the_base_is_not_kept(
+    tmp_path, tiny_small, tiny_base, trained_bias
+):
+    base, target = tmp_path / "base.safetensors", tmp_path / "out.safetensors"
+    save_file(load_file(tiny_small), base, metadata={"modelspec.vae_dtype": "fp16"})
+    source = open_model(base, vae=tiny_base, verify=False)
+    write_single_file(source, trained_bias, target, **PLAIN)
+    assert "modelspec.vae_dtype" not in read_header(target).metadata
+
+
+def test_computed_buffers_come_through_byte_for_byte(tmp_path, tiny_small):
+    base, target = tmp_path / "base.safetensors", tmp_path / "out.safetensors"
+    te2 = FILE_PREFIXES["te2"]
+    ids = te2 + "transformer.text_model.embeddings.position_ids"
+    buffers = {ids: torch.arange(77)[None], te2 + "attn_mask": torch.zeros(77, 77)}
+    save_file(load_file(tiny_small) | buffers, base)
+    source = open_model(base)
+    assert source.facts.extra_keys == ()
+    write_single_file(source, {}, target, **PLAIN)
+    assert target.read_bytes() == base.read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,6 +123,40 @@ def test_only_the_newest_saves_of_this_run_stay(tmp_path):
     assert not (tmp_path / "demo_step_000001.pt").exists()
 
 
+@pytest.mark.parametrize("held", [".safetensors", ".pt", ".json"])
+def test_a_save_that_another_program_holds_open_is_tried_again(tmp_path, monkeypatch, held):
+    for step in (1, 2):
+        save(tmp_path, step)
+    unlink = Path.unlink
+
+    def refuse(path, missing_ok=False):
+        if path.suffix == held:
+            raise PermissionError(13, "used by another process")
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        assert checkpointing.prune(tmp_path, "run", 1) == []
+    assert (tmp_path / f"demo_step_000001{held}").exists()
+    assert (tmp_path / "demo_step_000001.json").exists()
+    # What is left is no save unless it is whole.
+    whole = [s.manifest.step for s in checkpointing.list_checkpoints(tmp_path)]
+    assert whole == ([1, 2] if held == ".safetensors" else [2])
+    save(tmp_path, 3)
+    removed = checkpointing.prune(tmp_path, "run", 1)
+    assert removed == ["demo_step_000001", "demo_step_000002"]
+    assert {path.stem for path in tmp_path.iterdir()} == {"demo_step_000003"}
+
+
+def test_a_state_whose_model_was_moved_away_stays_as_long_as_a_save_of_its_age(tmp_path):
+    first, second = save(tmp_path, 1), save(tmp_path, 2)
+    second.model.unlink()
+    save(tmp_path, 3)
+    assert checkpointing.prune(tmp_path, "run", 2) == []
+    save(tmp_path, 4)
+    assert checkpointing.prune(tmp_path, "run", 2) == [first.manifest.name, second.manifest.name]
+
+
 def test_pruning_goes_by_time_of_saving_not_by_step(tmp_path):
     save(tmp_path, 300)
     time.sleep(0.01)
@@ -232,6 +267,13 @@ def test_a_state_of_an_earlier_version_is_refused_in_words(tmp_path):
     saved = save(tmp_path, 1, version=1)
     with pytest.raises(CheckpointError, match=r"version 1, this program reads version 2"):
         checkpointing.read_state(saved.state)
+
+
+def test_a_state_of_a_later_version_asks_for_a_newer_program(tmp_path):
+    saved = save(tmp_path, 1, version=checkpointing.STATE_VERSION + 1)
+    with pytest.raises(CheckpointError, match="version 3") as caught:
+        checkpointing.read_state(saved.state)
+    assert "newer Aozora" in caught.value.hint
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)

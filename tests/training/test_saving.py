@@ -14,10 +14,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from aozora.config.choices.predictions import Flow
 from aozora.config.codec import apply_settings
 from aozora.config.schema import TrainConfig
 from aozora.errors import NumericsError, SaveError
 from aozora.events import CheckpointSaved
+from aozora.model.facts import prediction_of_header
+from aozora.model.safetensors_header import Header
 from aozora.runtime import remove_stale_partials
 from aozora.training import saving
 from aozora.training.checkpointing import exact_weight, list_checkpoints, read_state
@@ -54,10 +57,10 @@ class Record:
 class Saved:
     """A small run with a saver; the model file holds the sum of all exact weights."""
 
-    def __init__(self, folder, monkeypatch, **changes):
+    def __init__(self, folder, monkeypatch, step=0, **changes):
         self.run = Run(**changes)
         self.record = Record(Path(folder))
-        self.position = Position()
+        self.position = Position(step=step)
         monkeypatch.setattr(saving, "write_single_file", self.write_model)
         self.saver = Saver(
             config=apply_settings(TrainConfig(), ["checkpoints.keep_last=2"]),
@@ -138,6 +141,48 @@ def test_a_step_is_saved_once_and_old_saves_go(tmp_path, monkeypatch):
     assert [event.step for event in saved.saves()] == [1, 2, 3, 4]
     assert [s.manifest.step for s in list_checkpoints(tmp_path)] == [3, 4]
     assert saved.saves()[-1].removed == ["small_step_000002"]
+
+
+def test_what_was_resumed_from_is_saved_again_only_if_its_model_is_missing(tmp_path, monkeypatch):
+    first = Saved(tmp_path, monkeypatch)
+    first.step()
+    monkeypatch.setattr(saving, "write_single_file", failing_model(OSError(28, "disk full")))
+    first.saver.save()
+    with pytest.raises(SaveError, match="the training state is complete"):
+        first.saver.wait()
+    for saves in ([1], []):
+        resumed = Saved(tmp_path, monkeypatch, step=1)
+        resumed.saver.save()
+        resumed.saver.wait()
+        assert [event.step for event in resumed.saves()] == saves
+    (saved,) = list_checkpoints(tmp_path)
+    assert saved.manifest.name == "small_step_000001"
+
+
+def test_what_a_run_begins_with_is_not_saved(tmp_path, monkeypatch):
+    saved = Saved(tmp_path, monkeypatch)
+    saved.saver.save()
+    saved.saver.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_says_by_which_shift_it_was_trained(tmp_path, monkeypatch):
+    saved = Saved(tmp_path, monkeypatch)
+    flow = Flow(shift=2.5, resolution_shift=False)
+    saved.saver._objective = SimpleNamespace(prediction=flow, name="flow", zero_terminal_snr=False)
+    told = {}
+
+    def write_model(source, trained, target, *, metadata, **settings):
+        told.update(metadata)
+        return saved.write_model(source, trained, target)
+
+    monkeypatch.setattr(saving, "write_single_file", write_model)
+    saved.step()
+    saved.saver.save()
+    saved.saver.wait()
+    header = Header({}, {"aozora.prediction": "flow", **told}, b"", 0)
+    found = prediction_of_header(header)
+    assert (found.flow_shift, found.flow_resolution_shift) == (2.5, False)
 
 
 def test_a_second_save_waits_for_the_first(tmp_path, monkeypatch, slow):

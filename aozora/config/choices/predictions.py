@@ -58,13 +58,21 @@ class Flow:
 Prediction = Epsilon | VPrediction | Flow
 
 
-def resolve_prediction(choice: AutoPrediction | Prediction, found: PredictionName) -> Prediction:
-    """Return what is trained: the choice, or what was found in the base model's file."""
+def resolve_prediction(
+    choice: AutoPrediction | Prediction, found: PredictionName, flow: Flow | None = None
+) -> Prediction:
+    """Return what is trained: the choice, or what was found in the base model's file.
+
+    Args:
+        choice: The setting.
+        found: What the file says.
+        flow: What it says of a flow model's shift; the defaults if nothing.
+    """
     if not isinstance(choice, AutoPrediction):
         return choice
     options: dict[PredictionName, Prediction] = {
         "epsilon": Epsilon(),
         "v_prediction": VPrediction(),
-        "flow": Flow(),
+        "flow": flow or Flow(),
     }
     return options[found]
