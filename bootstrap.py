@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -36,6 +37,14 @@ CUDA_13_DRIVER, CUDA_12_DRIVER = 580, 525
 # CUDA 13 builds start at Turing (7.5); CUDA 12.6 builds end before Blackwell (10.0).
 CUDA_13_OLDEST_CARD, CUDA_12_FIRST_MISSING_CARD = (7, 5), (10, 0)
 FLASH_OLDEST_CARD = (8, 0)
+# The longest path in Windows, and the longest of PyTorch's files within site-packages.
+WINDOWS_LONGEST_PATH, TORCH_LONGEST_NAME = 259, 173
+SITE_PACKAGES = "\\.venv\\Lib\\site-packages\\"
+SHORTER_PATH = (
+    "Move Aozora to a folder with a shorter path, such as C:\\Aozora, or let Windows take long "
+    "paths (as administrator: reg add HKLM\\SYSTEM\\CurrentControlSet\\Control\\FileSystem "
+    "/v LongPathsEnabled /t REG_DWORD /d 1 /f), then start again."
+)
 
 USAGE = """usage: python3 bootstrap.py VERB [ARGUMENTS]
 
@@ -154,6 +163,44 @@ def python_for_venv():
     if is_suitable(sys.version_info):
         message = "This Python is a 32-bit one; PyTorch exists only for 64-bit Pythons."
     raise SetupError(message, hint, BAD_INPUT)
+
+
+# Long paths in Windows
+
+
+def characters_too_many(folder, takes_long_paths):
+    """Return by how much the path ``folder`` is too long for Windows to hold PyTorch in it."""
+    longest = len(folder) + len(SITE_PACKAGES) + TORCH_LONGEST_NAME
+    return 0 if takes_long_paths else max(0, longest - WINDOWS_LONGEST_PATH)
+
+
+def takes_long_paths():
+    """Return whether this Windows takes longer paths than 259 characters; by itself it does not."""
+    try:
+        import winreg
+
+        name = r"SYSTEM\CurrentControlSet\Control\FileSystem"
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, name) as key:
+            return winreg.QueryValueEx(key, "LongPathsEnabled")[0] == 1
+    except (ImportError, OSError):
+        return False
+
+
+def need_short_path():
+    """Refuse a folder in which pip would fail after it has fetched gigabytes.
+
+    Raises:
+        SetupError: when its path is too long for this Windows.
+    """
+    excess = characters_too_many(ROOT, takes_long_paths()) if IS_WINDOWS else 0
+    if excess:
+        raise SetupError(
+            "The path of this folder is too long for Windows by {} characters: {}".format(
+                excess, ROOT
+            ),
+            SHORTER_PATH,
+            BAD_INPUT,
+        )
 
 
 # The environment
@@ -433,6 +480,7 @@ def torch_fits(installed, version, cards):
 def explain(log):
     """Return what to do about a failure, judged by pip's own words."""
     causes = (
+        (r"WinError 206|Long Path support", SHORTER_PATH),
         (
             r"No space left on device|Errno 28|not enough space|WinError 112",
             "The disk is full: free some gigabytes and run the same command again.",
@@ -657,6 +705,7 @@ def prepare(verb, extras, wheel=None, force=False):
     usable = not venv_fault(config, venv_python(), IS_WINDOWS)
     wanted = wanted_stamp(config.get("version", ""), extras)
     if force or not usable or not is_ready(stamp, wanted):
+        need_short_path()
         make_venv()
         install(extras, wheel)
         say("ready")
@@ -672,9 +721,10 @@ def command_for(verb, arguments):
         if {"-n", "--pdb"} & set(arguments):
             workers = []
         return [python, "-m", "pytest", *workers, *arguments]
+    # -P: what lies in the folder the user is in must not be taken for a part of Aozora.
     if verb == "gui":
-        return [python, "-m", "gui", *arguments]
-    return [python, "-m", "aozora", verb, *arguments]
+        return [python, "-P", "-m", "gui", *arguments]
+    return [python, "-P", "-m", "aozora", verb, *arguments]
 
 
 def run(command):
@@ -683,6 +733,8 @@ def run(command):
     sys.stderr.flush()
     if not IS_WINDOWS:
         os.execv(command[0], command)
+    # The console sends Ctrl+Break to both too, which would end this one before the verb has saved.
+    signal.signal(signal.SIGBREAK, signal.SIG_IGN)
     process = subprocess.Popen(command)
     while True:
         try:

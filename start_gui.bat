@@ -7,7 +7,7 @@ rem First with a console, so that whatever keeps the window from opening can be 
 %PYTHON_COMMAND% "%~dp0bootstrap.py" gui --check
 set "RESULT=%ERRORLEVEL%"
 if not "%RESULT%"=="0" goto failed
-start "" "%~dp0.venv\Scripts\pythonw.exe" -m gui %*
+start "" /D "%~dp0." "%~dp0.venv\Scripts\pythonw.exe" -P -m gui %*
 exit /b 0
 
 :failed

@@ -6,6 +6,7 @@ Every verb ends with 0 (done, or stopped on request), 2 (bad input) or 3 (failed
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import signal
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from aozora import __version__
 from aozora.errors import AozoraError, NumericsError, OutOfMemory, SaveError
-from aozora.runtime import guard_streams, let_go_of
+from aozora.runtime import guard_streams, kept_awake, let_go_of
 
 if TYPE_CHECKING:
     from aozora.api import RunControl
@@ -200,8 +201,11 @@ def _train(options: argparse.Namespace) -> int:
     if options.control:
         _listen(control)
     previous = _stop_on_signals(control)
+    # Whoever commands the run, as the window does, also decides whether the computer may sleep.
+    awake = contextlib.nullcontext() if options.control else kept_awake()
     try:
-        api.train(config, sink, control, resume=resume)
+        with awake:
+            api.train(config, sink, control, resume=resume)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -275,7 +279,10 @@ def _listen(control: RunControl) -> None:
 
 
 def _stop_on_signals(control: RunControl) -> dict[int, Any]:
-    """Make the first Ctrl+C or SIGTERM save and stop, the second abort; return the old handlers."""
+    """Make the first Ctrl+C, Ctrl+Break or SIGTERM save and stop, the second abort.
+
+    Returns the old handlers.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
         if control.should_stop:
@@ -283,7 +290,9 @@ def _stop_on_signals(control: RunControl) -> dict[int, Any]:
         _say("\nStopping: the last finished step is being saved (again to abort)")
         control.stop_and_save()
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    # SIGBREAK is Ctrl+Break, and exists on Windows alone.
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     return {number: signal.signal(number, handle) for number in numbers}
 
 
@@ -293,7 +302,8 @@ def _cache(options: argparse.Namespace) -> int:
 
     printer = ConsolePrinter()
     try:
-        api.cache(_config_of(options), printer, api.RunControl())
+        with kept_awake():
+            api.cache(_config_of(options), printer, api.RunControl())
     finally:
         printer.close()
     return DONE

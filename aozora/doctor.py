@@ -159,10 +159,31 @@ def _vocabulary() -> Finding:
     return Finding("CLIP vocabulary", "missing", "not installed", remedy)
 
 
+def _promised_memory(available: int) -> list[Finding]:
+    """Say how much memory Windows still promises, where ``available`` bytes are free; else nothing.
+
+    It counts main memory and the paging file, so that it is less only where that file is small.
+    """
+    from aozora.memory.machine import commit_free
+
+    promised = commit_free()
+    if promised is None:
+        return []
+    text = f"Windows promises programs {promised / 2**30:.1f} GiB more"
+    if promised >= available:
+        return [Finding("Paging file", "ok", text)]
+    remedy = (
+        "let Windows manage the size of the paging file (Advanced system settings, Performance,"
+        " Virtual memory)"
+    )
+    return [Finding("Paging file", "note", f"{text}, less than is free", remedy)]
+
+
 def _memory_and_disk() -> list[Finding]:
     memory = psutil.virtual_memory()
     free = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
     findings = [Finding("Memory", "ok" if memory.total > 15 * 2**30 else "note", free)]
+    findings += _promised_memory(memory.available)
     for topic, folder in (("Disk here", Path.cwd()), ("Disk of the cache", cache_folder())):
         place = next(p for p in (folder, *folder.parents) if p.exists())
         usage = shutil.disk_usage(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import io
 import json
@@ -10,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,12 +46,19 @@ def is_safe_name(name: str) -> bool:
     return plain and stem not in _RESERVED_NAMES and not name.endswith((".", " ")) and bool(stem)
 
 
-def long_path(path: Path) -> Path:
-    r"""Return ``path`` so that Windows accepts more than 260 characters (``\\?\`` form there)."""
+def long_path(path: Path, room: int = 0) -> Path:
+    r"""Return ``path`` so that Windows accepts more than 260 characters (``\\?\`` form there).
+
+    Args:
+        path: A file or folder.
+        room: Most characters of what is added to it without coming here again.
+    """
     text = str(path)
-    if sys.platform != "win32" or text.startswith("\\\\?\\") or len(text) < 240:
+    if sys.platform != "win32" or text.startswith("\\\\?\\"):
         return path
     absolute = os.path.abspath(text)
+    if len(absolute) + room < 240:
+        return path
     if absolute.startswith("\\\\"):
         return Path("\\\\?\\UNC\\" + absolute[2:])
     return Path("\\\\?\\" + absolute)
@@ -170,6 +179,9 @@ def log_to_file(path: Path) -> logging.Handler:
 class _LogStream(io.TextIOBase):
     """A text stream that writes to the log; stands in where the program has no streams."""
 
+    # By thread, and for all streams together: what a log that fails says of it comes back here.
+    _own = threading.local()
+
     def __init__(self, level: int) -> None:
         self._level = level
 
@@ -177,9 +189,15 @@ class _LogStream(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        for line in text.splitlines():
-            if line.strip():
-                log.log(self._level, "%s", line)
+        if getattr(self._own, "is_writing", False):
+            return len(text)
+        self._own.is_writing = True
+        try:
+            for line in text.splitlines():
+                if line.strip():
+                    log.log(self._level, "%s", line)
+        finally:
+            self._own.is_writing = False
         return len(text)
 
 
@@ -203,6 +221,31 @@ def let_go_of(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)
+
+
+def awake_flags(is_wanted: bool) -> int:
+    """Return the execution state to set in Windows: ES_CONTINUOUS, with ES_SYSTEM_REQUIRED."""
+    return 0x80000000 | (0x00000001 if is_wanted else 0)
+
+
+def stay_awake(is_wanted: bool) -> None:
+    """Keep the computer awake, or no longer; the screen may go dark.
+
+    In Windows the request is that of the calling thread, and ends with it. Other systems have no
+    way that needs no further program; there nothing happens.
+    """
+    if sys.platform == "win32":
+        ctypes.windll.kernel32.SetThreadExecutionState(ctypes.c_uint32(awake_flags(is_wanted)))
+
+
+@contextlib.contextmanager
+def kept_awake() -> Iterator[None]:
+    """Keep the computer awake while this thread is in the context."""
+    stay_awake(True)
+    try:
+        yield
+    finally:
+        stay_awake(False)
 
 
 class _Garbage:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
+import json
 import os
 import sys
+import traceback
 from importlib.metadata import version
 from pathlib import Path
 
 # PySide6 6.12 loses a reference to None with every call on Python 3.11 and older and then aborts.
 _BAD_QT = (6, 12)
+# As `gui.preferences` calls it, which needs Qt.
+_PREFERENCES = "window.json"
 
 
 def check() -> list[str]:
@@ -98,27 +103,58 @@ def _screenshots(options: argparse.Namespace) -> int:
     return 0
 
 
+def wants_torch_first(preferences: Path) -> bool:
+    """Return whether the engine is to be a thread of the window, by the file ``preferences``.
+
+    On Windows torch must be loaded before Qt then. Hence the file is looked into without Qt, and
+    one that cannot be read is told of by whoever reads all of it.
+    """
+    if sys.platform != "win32":
+        return False
+    try:
+        found = json.loads(preferences.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("engine_host") == "thread"
+
+
 def _window(options: argparse.Namespace) -> int:
     _refuse_bad_qt()
-    from aozora.runtime import guard_streams
+    from aozora.runtime import config_folder, guard_streams
 
     guard_streams()
+    if wants_torch_first(config_folder() / _PREFERENCES):
+        import torch  # noqa: F401 - for its libraries
     from gui.app import run_application
 
     return run_application(options.paths)
 
 
+def _tell(text: str, *, has_console: bool) -> None:
+    """Say why there is no window: on the console, or under ``pythonw`` in a box of the system."""
+    if has_console:
+        sys.stderr.write(text)
+    elif sys.platform == "win32":
+        icon_of_an_error = 0x10
+        ctypes.windll.user32.MessageBoxW(None, text, "Aozora", icon_of_an_error)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the check, take pictures or open the window; return the exit code."""
+    has_console = sys.stderr is not None
     options = _parser().parse_args(arguments)
     if options.check:
         return _check()
     try:
         return _screenshots(options) if options.screenshots else _window(options)
     except (ImportError, OSError) as error:
-        if sys.stderr is not None:
-            sys.stderr.write(f"Error: {error}\nWhat to do: run setup again.\n")
+        _tell(f"Error: {error}\nWhat to do: run setup again.\n", has_console=has_console)
         return 3
+    except Exception:
+        # A bug, which Python tells of itself where that can be read.
+        if not has_console:
+            _tell(traceback.format_exc(), has_console=False)
+        raise
 
 
 if __name__ == "__main__":

@@ -9,18 +9,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PySide6.QtCore import QLocale, QRectF, Qt
-from PySide6.QtGui import QColor, QIcon, QPainter, QPixmap
+from PySide6.QtCore import QLocale, QObject, QRectF, Qt, QTimer, Slot
+from PySide6.QtGui import QColor, QIcon, QPainter, QPixmap, QSessionManager
 from PySide6.QtWidgets import QApplication
 
 from gui import theme
 from gui.collector import GarbageCollector
+from gui.engine.desktop_windows import name_program
 from gui.icons import paint_icon
 from gui.preferences import PreferenceKeeper
 from gui.shell.crash import CrashCatcher, start_log
 from gui.shell.single import SingleWindow, hand_over
 from gui.shell.window import MainWindow
 
+_NAME = "Aozora"
+# About as long Windows waits for a program that may not hold up the end of a session.
+_SESSION_END_SECONDS = 5.0
 # A page of a run that is long over is no place to begin.
 _FIRST_PAGES = ("start", "model", "data", "schedule", "timesteps", "layers", "optimizer", "output")
 
@@ -31,7 +35,7 @@ def make_application(preferences: PreferenceKeeper, arguments: list[str]) -> QAp
     if zoom != 100:
         os.environ.setdefault("QT_SCALE_FACTOR", f"{zoom / 100:g}")
     app = QApplication([sys.argv[0], *arguments])
-    app.setApplicationName("Aozora")
+    app.setApplicationName(_NAME)
     app.setDesktopFileName("aozora")
     app.setStyle("Fusion")
     # Figures in files and fields are written with a point everywhere; words follow the system.
@@ -71,6 +75,40 @@ def open_window(preferences: PreferenceKeeper, paths: Sequence[Path]) -> MainWin
     return window
 
 
+class SessionEnd(QObject):
+    """Keeps the end of the user's session, as when the computer shuts down, from losing a run.
+
+    Args:
+        window: Whose run it is; also the parent.
+    """
+
+    def __init__(self, window: MainWindow) -> None:
+        super().__init__(window)
+        self._window = window
+
+    @Slot(QSessionManager)
+    def begin(self, session: QSessionManager) -> None:
+        """Call it off while a run goes on and ask as closing the window does, or else just save."""
+        host = self._window.host
+        if host.status.is_free:
+            return
+        if session.allowsInteraction():
+            session.cancel()
+            session.release()
+            # The system waits for an answer; the question comes after it.
+            QTimer.singleShot(0, self._close)
+        else:
+            host.stop(save=True)
+            host.wait(_SESSION_END_SECONDS)
+
+    @Slot()
+    def _close(self) -> None:
+        # Nobody sees a question of a window that is down in the taskbar.
+        state = self._window.windowState()
+        self._window.setWindowState(state & ~Qt.WindowState.WindowMinimized)
+        self._window.close()
+
+
 def run_application(paths: Sequence[Path]) -> int:
     """Open the window and stay until it is closed; return the exit code."""
     if hand_over(paths):
@@ -79,6 +117,7 @@ def run_application(paths: Sequence[Path]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     crashes = start_log()
     preferences = PreferenceKeeper()
+    name_program(_NAME)
     app = make_application(preferences, [])
     catcher = CrashCatcher(app)
     catcher.install()
@@ -87,6 +126,7 @@ def run_application(paths: Sequence[Path]) -> int:
         catcher.watch(window, window.document.config)
         single = SingleWindow(app)
         single.asked.connect(window.intake.take_from_second_start)
+        app.commitDataRequest.connect(SessionEnd(window).begin)
         window.show()
         code = app.exec()
         single.close()

@@ -18,13 +18,17 @@ PROGRAM = r"""
 #include <windows.h>
 #include <stdio.h>
 #include <wchar.h>
-/* Appends its command line to STUB_LOG in UTF-8. For bootstrap.py it ends with STUB_CODE. */
+/* Appends its folder and its command line to STUB_LOG in UTF-8. For bootstrap.py it ends with
+   STUB_CODE. */
 int WINAPI WinMain(HINSTANCE a, HINSTANCE b, LPSTR c, int d) {
     WCHAR *line = GetCommandLineW();
-    char text[8192];
+    WCHAR folder[4096];
+    char text[8192], place[8192];
+    GetCurrentDirectoryW(4096, folder);
     WideCharToMultiByte(CP_UTF8, 0, line, -1, text, sizeof text, NULL, NULL);
+    WideCharToMultiByte(CP_UTF8, 0, folder, -1, place, sizeof place, NULL, NULL);
     FILE *log = fopen(getenv("STUB_LOG"), "ab");
-    fprintf(log, "%s\n", text);
+    fprintf(log, "%s|%s\n", place, text);
     fclose(log);
     const char *code = getenv("STUB_CODE");
     return code != NULL && wcsstr(line, L"bootstrap.py") != NULL ? atoi(code) : 0;
@@ -74,7 +78,7 @@ def run(workplace, folder, tmp_path):
     """Return a function that runs a .bat file; it returns exit code, text and recorded calls."""
     root, environment = workplace
 
-    def run_file(name, *arguments, pythons=("py",), code="0"):
+    def run_file(name, *arguments, pythons=("py",), code="0", cwd=folder):
         path = tmp_path / "path"
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
@@ -83,11 +87,12 @@ def run(workplace, folder, tmp_path):
         log = tmp_path / "calls.txt"
         log.unlink(missing_ok=True)
         settings = {"WINEPATH": f"Z:{path}", "STUB_LOG": f"Z:{log}", "STUB_CODE": code}
+        # Without a folder wine's cmd takes start_gui.bat for its own word "start".
+        file = os.path.join(".", os.path.relpath(folder / name, cwd)).replace("/", "\\")
         done = subprocess.run(
-            # Without a folder wine's cmd takes start_gui.bat for its own word "start".
-            ["wine", "cmd", "/c", f".\\{name}", *arguments],
+            ["wine", "cmd", "/c", file, *arguments],
             env=environment | settings,
-            cwd=folder,
+            cwd=cwd,
             input=b"\r\n",
             capture_output=True,
             timeout=60,
@@ -133,7 +138,7 @@ def test_other_names_of_python_do(run, folder, python):
     code, _, calls = run("setup.bat", pythons=(python,))
     assert code == 0
     assert calls[-1].endswith(f'"{program(folder)}" setup')
-    assert python in calls[-1].split()[0]
+    assert python in calls[-1].split("|")[1].split()[0]
 
 
 def test_the_window_opens_after_a_check(run, folder):
@@ -141,8 +146,17 @@ def test_the_window_opens_after_a_check(run, folder):
     assert code == 0
     assert calls[-2].endswith(f'"{program(folder)}" gui --check')
     assert "pythonw.exe" in calls[-1]
-    assert "-m gui" in calls[-1]
+    assert "-P -m gui" in calls[-1]
     assert r"C:\my run\a.json" in calls[-1]
+
+
+def test_the_window_opens_in_the_programs_folder(run, folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code, _, calls = run("start_gui.bat", cwd=elsewhere)
+    assert code == 0
+    places = [call.split("|")[0].replace("\\", "/") for call in calls[-2:]]
+    assert places == [f"Z:{elsewhere}", f"Z:{folder}"]
 
 
 def test_a_window_that_cannot_open_says_so(run):

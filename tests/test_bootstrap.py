@@ -70,6 +70,32 @@ def test_an_old_python_uses_a_better_one_that_is_there(monkeypatch):
     assert bootstrap.python_for_venv() == ["python3.12"]
 
 
+@pytest.mark.parametrize(
+    ("length", "takes_long_paths", "excess"), [(61, False, 0), (62, False, 1), (200, True, 0)]
+)
+def test_a_folder_must_leave_room_for_the_longest_of_pytorchs_files(
+    length, takes_long_paths, excess
+):
+    folder = "C:\\" + "x" * (length - 3)
+    assert bootstrap.characters_too_many(folder, takes_long_paths) == excess
+
+
+def test_a_folder_too_long_for_windows_is_refused_before_anything_is_fetched(monkeypatch):
+    monkeypatch.setattr(bootstrap, "IS_WINDOWS", True)
+    monkeypatch.setattr(bootstrap, "ROOT", "C:\\" + "x" * 68)
+    monkeypatch.setattr(bootstrap, "read_stamp", lambda path: {})
+    monkeypatch.setattr(bootstrap, "wanted_stamp", lambda version, extras: {})
+    monkeypatch.setattr(bootstrap, "takes_long_paths", lambda: False)
+    monkeypatch.setattr(bootstrap, "make_venv", lambda: pytest.fail("too late"))
+    with pytest.raises(
+        bootstrap.SetupError, match="too long for Windows by 10 characters"
+    ) as caught:
+        bootstrap.prepare("demo", set(), force=True)
+    assert "C:\\Aozora" in caught.value.hint
+    assert "LongPathsEnabled" in caught.value.hint
+    assert caught.value.code == 2
+
+
 def test_windows_asks_the_launcher_first():
     assert bootstrap.other_python_commands(True)[0] == ["py", "-3.11"]
     assert ["py", "-3.11"] not in bootstrap.other_python_commands(False)
@@ -298,8 +324,38 @@ def test_only_the_tests_install_what_developers_need():
 )
 def test_verbs_run_their_module_with_their_arguments(verb, module):
     command = bootstrap.command_for(verb, ["--x", "a b"])
-    assert command[1:3] == ["-m", module]
+    assert command[command.index("-m") + 1] == module
     assert command[-2:] == ["--x", "a b"]
+
+
+def test_a_verb_is_not_that_of_a_folder_where_the_user_is(tmp_path):
+    (tmp_path / "aozora").mkdir()
+    (tmp_path / "aozora" / "__init__.py").touch()
+    (tmp_path / "aozora" / "__main__.py").write_text("print('not Aozora')", encoding="utf-8")
+    command = [sys.executable, *bootstrap.command_for("presets", ["--help"])[1:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "usage: aozora presets" in done.stdout, done.stderr
+
+
+def test_on_windows_the_verb_is_waited_for_whatever_is_pressed(monkeypatch):
+    calls = []
+
+    class Process:
+        def __init__(self, command):
+            calls.append(command)
+
+        def wait(self):
+            calls.append("wait")
+            if calls.count("wait") == 1:
+                raise KeyboardInterrupt
+            return 7
+
+    monkeypatch.setattr(bootstrap, "IS_WINDOWS", True)
+    monkeypatch.setattr(bootstrap.subprocess, "Popen", Process)
+    monkeypatch.setattr(bootstrap.signal, "SIGBREAK", 21, raising=False)
+    monkeypatch.setattr(bootstrap.signal, "signal", lambda *call: calls.append(call))
+    assert bootstrap.run(["a"]) == 7
+    assert calls == [(21, bootstrap.signal.SIG_IGN), ["a"], "wait", "wait"]
 
 
 @pytest.mark.parametrize(
@@ -310,6 +366,8 @@ def test_verbs_run_their_module_with_their_arguments(verb, module):
         ("PermissionError: [Errno 13] Permission denied: '/x'", "permission"),
         ("[WinError 32] The process cannot access the file", "close Aozora"),
         ("ERROR: No matching distribution found for torch==2.13.0", "index"),
+        ("[WinError 206] The filename or extension is too long", "shorter path"),
+        ("HINT: this system does not have Windows Long Path support enabled", "shorter path"),
         ("something else", "again"),
     ],
 )

@@ -3,9 +3,11 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 
+import pytest
 import torch
 
 from aozora import doctor
+from aozora.memory import machine
 
 SETUP = "python3 bootstrap.py setup"
 
@@ -36,3 +38,13 @@ def test_what_only_setup_can_mend_names_setup(monkeypatch):
     for finding in (card, doctor._package("diffusers"), doctor._vocabulary()):
         assert SETUP in finding.remedy, finding
         assert "pip" not in finding.remedy
+
+
+@pytest.mark.parametrize(("promised", "mark"), [(None, None), (9 * 2**30, "ok"), (2**30, "note")])
+def test_a_paging_file_that_keeps_memory_from_being_used_is_named(monkeypatch, promised, mark):
+    monkeypatch.setattr(machine, "commit_free", lambda: promised)
+    found = doctor._promised_memory(8 * 2**30)
+    assert [finding.mark for finding in found] == ([mark] if mark else [])
+    if mark == "note":
+        assert "1.0 GiB" in found[0].text
+        assert "paging file" in found[0].remedy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import sys
@@ -56,7 +57,8 @@ class Machine:
         vram_free: What nobody else uses of it; this process's own context counts as free.
         context_bytes: What CUDA itself takes of it in this process.
         ram_total: Main memory.
-        ram_free: What nobody else uses of it, with what can be freed at once.
+        ram_free: What nobody else uses of it, with what can be freed at once; on Windows no more
+            than it still promises to programs.
         pin_limit: Most main memory to page-lock unless the settings say otherwise.
         rates: How fast it is.
     """
@@ -95,7 +97,11 @@ def measure(device: torch.device, *, cache: Path | None = None) -> Machine:
         device: Where the model will run.
         cache: The file; that of this user if None.
     """
-    memory = psutil.virtual_memory()
+    memory, own = psutil.virtual_memory(), psutil.Process().memory_info()
+    ram_free = memory.available + own.rss
+    promised = commit_free()
+    if promised is not None:
+        ram_free = min(ram_free, promised + own.vms)  # there vms is what was promised to this one
     name, free, total = "", 0, 0
     if device.type == "cuda":
         name = torch.cuda.get_device_properties(device).name
@@ -109,10 +115,39 @@ def measure(device: torch.device, *, cache: Path | None = None) -> Machine:
         vram_free=free,
         context_bytes=USUAL_CONTEXT_BYTES if total else 0,
         ram_total=memory.total,
-        ram_free=memory.available + psutil.Process().memory_info().rss,
+        ram_free=ram_free,
         pin_limit=int(pin_share() * memory.total),
         rates=rates,
     )
+
+
+class _MemoryStatus(ctypes.Structure):
+    """MEMORYSTATUSEX of Windows."""
+
+    _fields_ = (
+        ("length", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        ("total_physical", ctypes.c_uint64),
+        ("free_physical", ctypes.c_uint64),
+        ("total_commit", ctypes.c_uint64),
+        ("free_commit", ctypes.c_uint64),
+        ("total_virtual", ctypes.c_uint64),
+        ("free_virtual", ctypes.c_uint64),
+        ("free_extended", ctypes.c_uint64),
+    )
+
+
+def commit_free() -> int | None:
+    """Return how much memory Windows still promises to this process, in bytes; None elsewhere.
+
+    It promises no more than main memory and paging file hold together, and refuses the rest even
+    where main memory is free.
+    """
+    if sys.platform != "win32":
+        return None
+    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+    is_known = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+    return int(status.free_commit) if is_known else None
 
 
 def room_within(ram_limit: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 from collections.abc import Iterator
 
 import torch
@@ -19,6 +20,10 @@ DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
 }
 _FIRST_CAPABILITY_WITH_BF16 = 8
+# Words of torch's allocator, and of Windows when main memory and paging file are all promised.
+_NO_MAIN_MEMORY = re.compile(
+    r"DefaultCPUAllocator|not enough memory|WinError 1455|os error 1455", re.IGNORECASE
+)
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _REPEATABLE_WORKSPACES = (":4096:8", ":16:8")
 # That of consumer cards; on others cuBLAS would take 32 MiB for itself instead of 8.
@@ -63,7 +68,7 @@ def device_settings(device: torch.device, *, deterministic: bool) -> Iterator[No
     """Set up torch for a run, and put everything back when it ends, however it ends.
 
     Raises:
-        OutOfMemory: in place of torch's own error.
+        OutOfMemory: in place of what torch, Python or the system say then.
     """
     threads = torch.get_num_threads()
     was_deterministic = torch.are_deterministic_algorithms_enabled()
@@ -80,12 +85,11 @@ def device_settings(device: torch.device, *, deterministic: bool) -> Iterator[No
         torch.use_deterministic_algorithms(True)
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"the device ran out of memory: {error}",
-            "lower training.batch_size or buckets.resolution, set memory.recompute to all and"
-            " memory.weights to streamed, or train fewer layers",
-        ) from error
+    except (RuntimeError, MemoryError, OSError) as error:
+        refused = out_of_memory(error)
+        if refused is None:
+            raise
+        raise refused from error
     finally:
         if device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(1.0, device)
@@ -95,6 +99,24 @@ def device_settings(device: torch.device, *, deterministic: bool) -> Iterator[No
             # Setting it, even to what it is, imports torch's compiler: more than a second.
             torch.use_deterministic_algorithms(was_deterministic)
         release_memory(device)
+
+
+def out_of_memory(error: BaseException | None) -> OutOfMemory | None:
+    """Return what to tell the user when ``error`` says that memory ran out; else None."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return OutOfMemory(
+            f"the device ran out of memory: {error}",
+            "lower training.batch_size or buckets.resolution, set memory.recompute to all and"
+            " memory.weights to streamed, or train fewer layers",
+        )
+    is_told = isinstance(error, (RuntimeError, OSError)) and _NO_MAIN_MEMORY.search(str(error))
+    if is_told or isinstance(error, MemoryError):
+        return OutOfMemory(
+            f"main memory ran out: {error}".rstrip(": "),
+            "close other programs, set memory.ram_limit lower, and in Windows let the system manage"
+            " the size of the paging file (Advanced system settings, Performance, Virtual memory)",
+        )
+    return None
 
 
 def _restore(variable: str, value: str | None) -> None:

@@ -30,8 +30,9 @@ from aozora.events import (
     RunFailed,
     RunFinished,
 )
-from aozora.runtime import free_run_folder, log_to_file, write_json_atomic
+from aozora.runtime import free_run_folder, log_to_file, long_path, write_json_atomic
 from aozora.training.checkpointing import describe_versions
+from aozora.training.device import out_of_memory
 from aozora.training.sinks import (
     EventHub,
     MemorySampler,
@@ -42,6 +43,9 @@ from aozora.training.sinks import (
 )
 
 log = logging.getLogger(__name__)
+
+# Characters below the output folder, without the run's name: runs, date, and TensorBoard's file.
+_OWN_NAMES = 100
 
 
 @contextlib.contextmanager
@@ -141,7 +145,8 @@ class RunRecord:
         self.config = config
         self.name = name
         self.run_id = run_id or uuid.uuid4().hex[:12]
-        output = Path(config.output.folder)
+        # Here for all that is written below it: TensorBoard and wandb know nothing of long paths.
+        output = long_path(Path(config.output.folder), room=len(name) + _OWN_NAMES)
         with writing_output(output):
             self.folder = free_run_folder(output, name)
         self.checkpoints = output / "checkpoints"
@@ -178,8 +183,9 @@ class RunRecord:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, AozoraError):
-            self.emit(RunFailed(message=error.message, hint=error.hint))
+        known = error if isinstance(error, AozoraError) else out_of_memory(error)
+        if known is not None:
+            self.emit(RunFailed(message=known.message, hint=known.hint))
         elif error is not None and not isinstance(error, KeyboardInterrupt):
             text = "".join(traceback.format_exception(kind, error, trace))
             message = f"{type(error).__name__}: {error}"

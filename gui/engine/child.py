@@ -22,6 +22,7 @@ import psutil
 from aozora.events import RunFailed, RunFinished
 from gui.engine.bodies import DemoJob, Job, Post
 from gui.engine.mailbox import Level, LogLine
+from gui.engine.program import engine_command
 from gui.engine.states import EngineEnded
 from gui.engine.wire import LONGEST_LINE_BYTES, parse_line
 
@@ -39,11 +40,11 @@ _BUG = "This is a bug in Aozora"
 def child_command(job: Job) -> tuple[list[str], str]:
     """Return the command that runs ``job`` and the text of the file it names ``{config}``."""
     if isinstance(job, DemoJob):
-        return [sys.executable, "-m", "gui.engine.demo_run", job.folder], ""
+        return engine_command("gui.engine.demo_run", job.folder), ""
     resume = ["--resume", job.resume] if job.resume else []
-    command = [sys.executable, "-m", "aozora", "train", _CONFIG_PLACE]
+    options = ["--events", "-", "--control", "-", *resume]
     text = json.dumps(job.config, indent=2, ensure_ascii=False)
-    return [*command, "--events", "-", "--control", "-", *resume], text
+    return engine_command("aozora", "train", _CONFIG_PLACE, *options), text
 
 
 class ChildEngine:

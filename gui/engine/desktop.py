@@ -1,7 +1,7 @@
 """The computer around the window: kept awake, told of progress, told of the end.
 
-Each of the three is a small Protocol, so that tests see what would happen. On Windows they are real
-(`gui.engine.desktop_windows`); elsewhere staying awake and the taskbar do nothing, quietly, and the
+Each of the three is a small Protocol, so that tests see what would happen. Staying awake and the
+taskbar (`gui.engine.desktop_windows`) are real on Windows and do nothing elsewhere, quietly; the
 end is announced through the tray where there is one.
 """
 
@@ -14,6 +14,7 @@ from PySide6.QtCore import QObject, Slot
 from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon, QWidget
 
+from aozora.runtime import stay_awake
 from gui.engine.figures import RunFigures
 from gui.engine.host import EngineHost
 from gui.engine.states import RunState, RunStatus
@@ -46,14 +47,16 @@ class Announcer(Protocol):
         """Tell it once."""
 
 
-class NoSleepBlocker:
-    """Does nothing: this system has no way that needs no further program."""
+class SystemSleepBlocker:
+    """Asks this computer's system, where it can be asked."""
 
     def block(self) -> None:
-        """Do nothing."""
+        """Keep the computer awake."""
+        stay_awake(True)
 
     def release(self) -> None:
-        """Do nothing."""
+        """Let it sleep again."""
+        stay_awake(False)
 
 
 class NoTaskbar:
@@ -82,15 +85,6 @@ class TrayAnnouncer:
             self._tray = QSystemTrayIcon(self._icon, self._window)
         self._tray.show()
         self._tray.showMessage(title, text, self._icon)
-
-
-def sleep_blocker() -> SleepBlocker:
-    """Return what keeps this computer awake."""
-    if sys.platform == "win32":
-        from gui.engine.desktop_windows import WindowsSleepBlocker
-
-        return WindowsSleepBlocker()
-    return NoSleepBlocker()
 
 
 def taskbar(window: QWidget) -> Taskbar:
@@ -161,7 +155,7 @@ class DesktopLink(QObject):
         super().__init__(window)
         self._host = host
         self._window = window
-        self._blocker = blocker if blocker is not None else sleep_blocker()
+        self._blocker = blocker if blocker is not None else SystemSleepBlocker()
         self._bar = bar
         self._announcer = announcer or TrayAnnouncer(window, window.windowIcon())
         self._is_blocking = False

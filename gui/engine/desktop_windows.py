@@ -1,4 +1,4 @@
-"""Windows: staying awake and the taskbar's progress, through ctypes.
+"""Windows: the name of the program and the taskbar's progress, through ctypes.
 
 The interface ITaskbarList3 is called through its table of functions: 0-2 are IUnknown's, 3 is
 HrInit, 9 SetProgressValue and 10 SetProgressState.
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ES_CONTINUOUS = 0x80000000
-_ES_SYSTEM_REQUIRED = 0x00000001
 _CLSID_TASKBAR = "{56FDF344-FD6D-11D0-958A-006097C9A090}"
 _IID_TASKBAR_3 = "{EA1AFB91-9E28-4B86-90E9-9E9F8A5EEFAF}"
 _CLSCTX_INPROC_SERVER = 1
@@ -32,9 +30,13 @@ _STATES: dict[ProgressLook, int] = {
 }
 
 
-def awake_flags(is_blocking: bool) -> int:
-    """Return the execution state to set."""
-    return _ES_CONTINUOUS | (_ES_SYSTEM_REQUIRED if is_blocking else 0)
+def name_program(name: str) -> None:
+    """Let the taskbar and notifications call this process ``name``; by itself it is Python."""
+    if sys.platform == "win32":
+        shell = ctypes.windll.shell32
+        code = shell.SetCurrentProcessExplicitAppUserModelID(ctypes.c_wchar_p(name))
+        if code != 0:
+            log.info("The taskbar goes on calling this Python (%#010x)", code & 0xFFFFFFFF)
 
 
 def progress_state(look: ProgressLook) -> int:
@@ -58,24 +60,6 @@ class Guid(ctypes.Structure):
         digits = text.strip("{}").replace("-", "")
         tail = (ctypes.c_uint8 * 8)(*bytes.fromhex(digits[16:]))
         return cls(int(digits[:8], 16), int(digits[8:12], 16), int(digits[12:16], 16), tail)
-
-
-class WindowsSleepBlocker:
-    """Asks Windows not to sleep; the request ends with the thread that made it."""
-
-    def block(self) -> None:
-        """Keep the computer awake."""
-        self._set(True)
-
-    def release(self) -> None:
-        """Let it sleep again."""
-        self._set(False)
-
-    def _set(self, is_blocking: bool) -> None:
-        if sys.platform == "win32":
-            ctypes.windll.kernel32.SetThreadExecutionState(
-                ctypes.c_uint32(awake_flags(is_blocking))
-            )
 
 
 class WindowsTaskbar:

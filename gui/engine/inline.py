@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -31,8 +32,16 @@ class _LogToPost(logging.Handler):
         self._post(LogLine(time.time(), level, record.getMessage()))
 
 
+def _comes_too_late() -> bool:
+    """Return whether torch cannot be loaded any more: on Windows its libraries go before Qt's."""
+    return sys.platform == "win32" and "torch" not in sys.modules
+
+
 class InlineEngine:
-    """Calls `aozora.api` in the thread that calls `run`; torch is imported there, not before."""
+    """Calls `aozora.api` in the thread that calls `run`.
+
+    torch is imported there, not before; only on Windows the start of the window does it.
+    """
 
     can_kill = False
 
@@ -43,6 +52,11 @@ class InlineEngine:
 
     def run(self, post: Post) -> EngineEnded:
         """Run the job to its end; see `EngineBody.run`."""
+        if _comes_too_late():
+            return EngineEnded(
+                message="the engine can be a thread of the window only from its next start on",
+                hint="close Aozora and start it again, or let the engine be a process of its own",
+            )
 
         def receive(event: Event) -> None:
             self._has_failed = self._has_failed or isinstance(event, RunFailed)

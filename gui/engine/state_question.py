@@ -19,6 +19,7 @@ from PySide6.QtCore import QObject, Signal
 
 from aozora.errors import AozoraError
 from aozora.runtime import guard_streams
+from gui.engine.program import engine_command
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class StateQuestion(QObject):
         flags = 0
         if sys.platform == "win32":
             flags = subprocess.CREATE_NO_WINDOW
-        command = [sys.executable, "-m", "gui.engine.state_question", str(path)]
+        command = engine_command("gui.engine.state_question", str(path))
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

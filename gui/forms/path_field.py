@@ -15,6 +15,18 @@ from gui.forms.line_field import LineField
 from gui.forms.shapes import Shape
 
 
+def plain_path(text: str) -> str:
+    """Return the path in ``text`` without blanks around it and the quotes that Explorer copies."""
+    text = text.strip()
+    is_quoted = len(text) > 1 and text[0] == text[-1] == '"'
+    return text[1:-1] if is_quoted else text
+
+
+class _PathLine(LineField):
+    def value_of(self, text: str) -> str:
+        return plain_path(text)
+
+
 class PathField(QWidget):
     """A file or folder: typed, chosen, or dropped."""
 
@@ -28,7 +40,7 @@ class PathField(QWidget):
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(theme.GAP_1)
-        self.line = LineField()
+        self.line = _PathLine()
         self.line.setPlaceholderText(self._placeholder())
         self.line.committed.connect(self.committed.emit)
         self.line.refused.connect(self.refused.emit)

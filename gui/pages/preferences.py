@@ -108,7 +108,8 @@ class Page(FormPage):
         ]
         remark = tr(
             "A process can be ended by force, and the window survives if it fails. A thread shares"
-            " the window's memory. Both do the same. Holds from the next run."
+            " the window's memory. Both do the same. Holds from the next run; on Windows a thread"
+            " from the next start."
         )
         runs.body.addWidget(_row(tr("Engine"), _Choice(keeper, "engine_host", hosts), remark))
         remark = tr("Says so when a run ends while you look at something else.")

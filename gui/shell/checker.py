@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,19 +13,12 @@ from typing import Any
 from PySide6.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, Signal, Slot
 
 from gui.document import Document
+from gui.engine.program import engine_command
 from gui.shell.estimate import Estimate, parse_estimate
 
 log = logging.getLogger(__name__)
 
 _SETTLE_MS = 600
-
-
-def engine_program() -> str:
-    """Return the Python that runs the engine: with a console even where the window has none."""
-    program = Path(sys.executable)
-    if program.name.lower() == "pythonw.exe":
-        return str(program.with_name("python.exe"))
-    return str(program)
 
 
 def plain_failure(text: str) -> str:
@@ -62,7 +54,8 @@ class EngineQuestion(QObject):
         process.finished.connect(self._finished)
         process.errorOccurred.connect(self._failed)
         self._process = process
-        process.start(engine_program(), ["-m", "aozora", *arguments])
+        program, *rest = engine_command("aozora", *arguments)
+        process.start(program, rest)
 
     def drop(self) -> None:
         """Forget the question that is being asked."""

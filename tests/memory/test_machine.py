@@ -57,6 +57,31 @@ def test_the_processor_has_no_card_and_no_link(tmp_path):
     assert found.rates.memcpy > 1e8
 
 
+@pytest.mark.parametrize(("promised", "free"), [(None, 21), (5, 7), (100, 21)])
+def test_memory_that_windows_does_not_promise_is_not_free(tmp_path, monkeypatch, promised, free):
+    own = SimpleNamespace(rss=GIB, vms=2 * GIB)
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: own))
+    whole = SimpleNamespace(total=32 * GIB, available=20 * GIB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: whole)
+    monkeypatch.setattr(room, "commit_free", lambda: promised and promised * GIB)
+    assert measure(CPU, cache=tmp_path / "machine.json").ram_free == free * GIB
+
+
+def test_windows_is_asked_what_it_still_promises(monkeypatch):
+    def answer(pointer):
+        status = pointer._obj
+        assert status.length == 64
+        status.free_commit = 5 * GIB
+        return 1
+
+    kernel = SimpleNamespace(GlobalMemoryStatusEx=answer)
+    assert room.commit_free() is None
+    monkeypatch.setattr(room.sys, "platform", "win32")
+    windll = SimpleNamespace(kernel32=kernel)
+    monkeypatch.setattr(room.ctypes, "windll", windll, raising=False)
+    assert room.commit_free() == 5 * GIB
+
+
 def test_speeds_are_measured_once(tmp_path, monkeypatch):
     cache = tmp_path / "deep" / "machine.json"
     first = measure(CPU, cache=cache)

@@ -9,6 +9,7 @@ from aozora.config.codec import apply_settings
 from aozora.config.schema import TrainConfig
 from aozora.errors import AozoraError, CheckpointError
 from aozora.events import RunFailed, Warned
+from aozora.training import run_record
 from aozora.training.run_record import NameLock, RunRecord
 
 
@@ -138,3 +139,25 @@ def test_a_lock_that_cannot_be_removed_hides_no_failure(make_record, monkeypatch
     with pytest.raises(ValueError, match="the end"):
         fail()
     assert "small.lock cannot be removed" in caplog.text
+
+
+def test_main_memory_that_runs_out_is_told_with_what_to_do(make_record, received):
+    record = make_record()
+    with pytest.raises(MemoryError), record:
+        raise MemoryError
+    assert received[-1].message == "main memory ran out"
+    assert "paging file" in received[-1].hint
+    assert received[-1].traceback == ""
+
+
+def test_all_that_a_run_writes_knows_long_paths(make_record, monkeypatch, tmp_path):
+    asked = []
+
+    def long_path(path, room):
+        asked.append((path, room))
+        return tmp_path / "long form"
+
+    monkeypatch.setattr(run_record, "long_path", long_path)
+    record = make_record()
+    assert asked == [(tmp_path / "output", 100 + len("small"))]
+    assert record.checkpoints.parent == record.folder.parent.parent == tmp_path / "long form"
