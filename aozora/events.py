@@ -133,7 +133,11 @@ class StepCompleted:
 
 @dataclass(frozen=True, kw_only=True)
 class StepSkipped:
-    """A step whose loss or gradients were not finite; no weight was touched."""
+    """A step whose loss or gradients were not finite.
+
+    No weight was touched, except with ``memory.clip_by_last_norm``, which moves layers before the
+    norm is known; gradients that were not finite then counted as zero.
+    """
 
     step: int
     total_steps: int
@@ -171,7 +175,8 @@ class OptimizerDiagnostics:
 
     Attributes:
         share_moved: Share of weights whose value on the device changed.
-        second_moment_quantiles: Minimum, quartiles and maximum of the second moment.
+        second_moment_quantiles: The 1, 25, 50, 75 and 99% quantiles of the second moment; empty
+            for a rule without.
     """
 
     step: int

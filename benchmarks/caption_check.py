@@ -29,7 +29,7 @@ from aozora.model.config_folder import write_diffusers_config_folder
 from aozora.model.loading import load_unet
 from aozora.model.opening import open_model
 from aozora.model.tokenizers import load_tokenizer
-from aozora.training.batches import validation_batch
+from aozora.training.batches import Dropout, validation_batch
 from aozora.training.inputs import Encoders, Pictures, find_pictures
 from aozora.training.objective_choice import choose_objective
 from aozora.training.step import predict
@@ -63,12 +63,13 @@ def held_out_losses(
         encoders.encode_pictures(pictures)
         objective = choose_objective(config.objective, source.facts.prediction).make()
         loader = encoders.loader(pictures.held_out)
+        dropout = Dropout.of(config.captions, loader)
         unet = load_unet(source, torch.float32, device)
         grid = validation_grid(10)
         classes = [class_of(item.record.caption) for item in pictures.held_out]
         true, wrong = [], []
         for item in range(len(classes)):
-            batch = validation_batch(loader.load, item, grid, objective, 0)
+            batch = validation_batch(loader.load, item, grid, objective, dropout, 0)
             others = [k for k in range(len(classes)) if classes[k] != classes[item]]
             other = loader.load(PlannedBatch(0, (others[item % len(others)],), 0))
             count = len(grid)

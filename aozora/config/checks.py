@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from aozora.config.choices.distributions import HighNoise
 from aozora.config.choices.predictions import Epsilon, Flow
 from aozora.config.schema import TrainConfig
 from aozora.config.ticket_pool import TicketPool
 from aozora.errors import Problem
 from aozora.runtime import is_safe_name
+
+# 1 - x is rounded to 1 in float32 up to this x.
+_IDLE_DECAY = 2.0**-25
 
 
 def check_config(config: TrainConfig) -> list[Problem]:
@@ -114,6 +118,32 @@ def _output(config: TrainConfig) -> Iterator[Problem]:
         yield Problem("output.folder", "is empty", "give a folder for the results")
 
 
+def doubts(config: TrainConfig, samples: int, *, zero_terminal_snr: bool) -> list[str]:
+    """Return what is doubtful about ``config``, which has no problems, but stops no run.
+
+    Args:
+        config: The settings.
+        samples: Number of samples of the run.
+        zero_terminal_snr: Whether the noise schedule ends in pure noise.
+    """
+    issues = ticket_pool(config).validate(samples, zero_terminal_snr=zero_terminal_snr)
+    cautions = [issue for issue in issues if issue.severity == "warning"]
+    texts = [f"timesteps.distribution: {issue.text}; {issue.fix}" for issue in cautions]
+    return [*texts, *_idle_decay(config)]
+
+
+def _idle_decay(config: TrainConfig) -> Iterator[str]:
+    decay = config.optimizer.weight_decay
+    peak = max(point.lr for point in config.schedule.learning_rate.points)
+    # Every rule multiplies float32 weights by 1 - rate * decay, which is 1 exactly up to there.
+    if 0.0 < peak * decay <= _IDLE_DECAY:
+        yield (
+            f"optimizer.weight_decay: {decay:g} does nothing at learning rates up to {peak:g}:"
+            f" their product, {peak * decay:.1g}, is too small a share for float32 weights to lose;"
+            f" set it above {_IDLE_DECAY / peak:.2g}, or to 0"
+        )
+
+
 def ticket_pool(config: TrainConfig) -> TicketPool:
     """Return the pool of timesteps that ``config`` describes.
 
@@ -121,10 +151,12 @@ def ticket_pool(config: TrainConfig) -> TicketPool:
         ValueError: if no timestep could ever be drawn from it.
     """
     section = config.timesteps
+    distribution = section.distribution
+    start = distribution.start if isinstance(distribution, HighNoise) else 0
     return TicketPool(
-        weights=section.distribution.bin_weights(section.bins),
+        weights=distribution.bin_weights(section.bins),
         seed=config.training.seed,
         coverage=section.coverage,
-        minimum=section.minimum,
+        minimum=max(section.minimum, start),
         maximum=section.maximum,
     )

@@ -43,15 +43,20 @@ def shifted_shares(pool: TicketPool, shifts: Mapping[float, float]) -> tuple[flo
     Raises:
         ValueError: if the pool has a fault, or ``shifts`` is empty or not positive.
     """
+    below = [shifted_share_below(pool, shifts, index / pool.bins) for index in range(pool.bins + 1)]
+    return tuple(high - low for low, high in itertools.pairwise(below))
+
+
+def shifted_share_below(pool: TicketPool, shifts: Mapping[float, float], u: float) -> float:
+    """Return what share of the samples has a noise share below ``u`` after the shift.
+
+    Arguments and errors are those of `shifted_shares`.
+    """
     whole = math.fsum(shifts.values())
     if not whole > 0.0 or min(shifts) <= 0.0 or min(shifts.values()) < 0.0:
         raise ValueError("flow shifts and how often they occur must be above 0")
-    edges = [index / pool.bins for index in range(pool.bins + 1)]
-    below = [
-        math.fsum(part * _share_below(pool, shifted(edge, 1.0 / k)) for k, part in shifts.items())
-        for edge in edges
-    ]
-    return tuple((high - low) / whole for low, high in itertools.pairwise(below))
+    parts = (part * pool.share_below(TIMESTEPS * shifted(u, 1.0 / k)) for k, part in shifts.items())
+    return math.fsum(parts) / whole
 
 
 def shifted_density(pool: TicketPool, shifts: Mapping[float, float]) -> tuple[float, ...]:
@@ -70,15 +75,3 @@ def shifted_counts(pool: TicketPool, total: int, shifts: Mapping[float, float]) 
     for index in rest[: total - sum(counts)]:
         counts[index] += 1
     return tuple(counts)
-
-
-def _share_below(pool: TicketPool, u: float) -> float:
-    """Return the share of tickets below noise share ``u``, each spread over its timestep."""
-    place = u * TIMESTEPS
-    parts = []
-    for index, share in enumerate(pool.shares()):
-        span = pool.bin_range(index)
-        if share:
-            inside = min(max(place - span.start, 0.0), float(len(span)))
-            parts.append(float(share) * inside / len(span))
-    return math.fsum(parts)

@@ -534,8 +534,8 @@ class MemorySection:
         False,
         label="Clip by the previous step's norm",
         help="Moves each layer as soon as its gradient is there, which needs no room for gradients"
-        " at all. Clipping goes by the norm of the step before; the true norm is still recorded."
-        " Needs an accumulation of 1.",
+        " at all. Clipping goes by the norm of the step before, so the first step is not clipped;"
+        " the true norm is still recorded. Needs an accumulation of 1.",
         expert=True,
     )
 

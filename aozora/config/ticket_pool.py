@@ -7,10 +7,11 @@ k-th sample is a pure function of the pool, the length of the run and k, so noth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import groupby
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -125,18 +126,38 @@ class TicketPool:
             raise ValueError(f"sample {sample} is outside a run of {total} samples")
         return int(self.draw_all(total)[sample])
 
-    def validate(self, total: int, *, zero_terminal_snr: bool = False) -> list[Issue]:
+    def share_below(self, place: float) -> float:
+        """Return the share of tickets below ``place``, each spread over its timestep.
+
+        Raises:
+            ValueError: if the pool has a fault.
+        """
+        return math.fsum(
+            share * min(max(place - span.start, 0.0), float(len(span))) / len(span)
+            for share, span in self._shares_of_ranges
+        )
+
+    @cached_property
+    def _shares_of_ranges(self) -> tuple[tuple[float, range], ...]:
+        shares = enumerate(self.shares())
+        return tuple((float(share), self.bin_range(index)) for index, share in shares if share)
+
+    def validate(
+        self, total: int, *, zero_terminal_snr: bool = False, shifted_low: float | None = None
+    ) -> list[Issue]:
         """Return what is wrong with the pool, doubtful about it or worth knowing.
 
         Args:
             total: Number of samples of the run.
             zero_terminal_snr: Whether the noise schedule ends in pure noise, which is learned at
                 the last timestep only.
+            shifted_low: Share of the samples below timestep 500 after the shift of rectified flow;
+                None where nothing is shifted.
         """
         errors = list(self._errors())
         if errors:
             return errors
-        return [*self._cautions(total, zero_terminal_snr), *self._figures(total)]
+        return [*self._cautions(total, zero_terminal_snr), *self._figures(total, shifted_low)]
 
     def _errors(self) -> Iterator[Issue]:
         if self.bins not in BIN_COUNTS:
@@ -162,35 +183,31 @@ class TicketPool:
         if total < self.bins:
             text = f"there are only {total} tickets for {self.bins} bins"
             yield Issue("warning", text, None, "train for more steps or use fewer bins")
-        for index, (share, count) in enumerate(zip(self.shares(), counts, strict=True)):
-            if share > 0 and count == 0:
-                text = f"timesteps {self._name(index)} get no ticket in a run this short"
-                yield Issue("warning", text, index, "raise the bin or train for more steps")
+        missed = [i for i, share in enumerate(self.shares()) if share > 0 and counts[i] == 0]
+        if missed:
+            text = f"timesteps {self._names(missed)} get no ticket in a run this short"
+            yield Issue("warning", text, missed[0], "raise the bins or train for more steps")
         if counts[top] * 2 > total:
             text = f"timesteps {self._name(top)} get {counts[top] / total:.0%} of all tickets"
             yield Issue("warning", text, top, "lower this bin")
         empty = [index for index, share in enumerate(self.shares()) if share == 0]
         if empty:
-            names = ", ".join(self._name(index) for index in empty)
-            yield Issue("warning", f"never trained: timesteps {names}", empty[0], "raise the bins")
+            text = f"never trained: timesteps {self._names(empty)}"
+            yield Issue("warning", text, empty[0], "raise the bins")
         if zero_terminal_snr and (self.bins - 1 in empty or self.maximum < TIMESTEPS - 1):
             text = (
                 "timestep 999 is never trained, from which sampling with zero terminal SNR starts"
             )
             yield Issue("warning", text, self.bins - 1, "raise the last bin")
 
-    def _figures(self, total: int) -> Iterator[Issue]:
+    def _figures(self, total: int, shifted_low: float | None) -> Iterator[Issue]:
         shares = [float(share) for share in self.shares()]
         entropy = -math.fsum(share * math.log(share) for share in shares if share > 0.0)
         yield Issue("info", f"as varied as {math.exp(entropy):.3g} equal bars")
-        low = math.fsum(
-            share
-            * sum(t < TIMESTEPS // 2 for t in self.bin_range(index))
-            / len(self.bin_range(index))
-            for index, share in enumerate(shares)
-            if share > 0.0
-        )
-        yield Issue("info", f"{low:.0%} below timestep 500, {1.0 - low:.0%} from there on")
+        low = self.share_below(TIMESTEPS / 2) if shifted_low is None else shifted_low
+        after = "" if shifted_low is None else " after the flow shift"
+        text = f"{low:.0%} below timestep 500{after}, {1.0 - low:.0%} from there on"
+        yield Issue("info", text)
         counts = self.counts(total)
         spread = str(min(counts))
         if min(counts) != max(counts):
@@ -200,6 +217,13 @@ class TicketPool:
     def _name(self, index: int) -> str:
         width = TIMESTEPS // self.bins
         return f"{index * width}-{(index + 1) * width - 1}"
+
+    def _names(self, indices: Sequence[int]) -> str:
+        """Return the timesteps of bins in rising order, those of neighbours as one range."""
+        width = TIMESTEPS // self.bins
+        pairs = groupby(enumerate(indices), lambda pair: pair[1] - pair[0])
+        rows = [[index for _, index in row] for _, row in pairs]
+        return ", ".join(f"{row[0] * width}-{(row[-1] + 1) * width - 1}" for row in rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return the pool as plain values."""

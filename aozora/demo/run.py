@@ -25,7 +25,7 @@ from aozora.events import (
     StepCompleted,
     ValidationCompleted,
 )
-from aozora.training.batches import validation_batch
+from aozora.training.batches import Dropout, validation_batch
 from aozora.training.control import RunControl
 from aozora.training.device import device_settings
 from aozora.training.inputs import Encoders, find_pictures
@@ -239,10 +239,13 @@ def scalar_bound(config: TrainConfig) -> float:
         encoders = Encoders(config, source, device, lambda event: None, RunControl())
         objective = choose_objective(config.objective, source.facts.prediction).make()
         loader = encoders.loader(pictures.held_out)
+        dropout = Dropout.of(config.captions, loader)
         grid = validation_grid(config.validation.timesteps)
         products = torch.zeros(3, len(grid), dtype=torch.float64)
         for item in range(len(pictures.held_out)):
-            batch = validation_batch(loader.load, item, grid, objective, config.training.seed)
+            batch = validation_batch(
+                loader.load, item, grid, objective, dropout, config.training.seed
+            )
             noisy = objective.noise_latents(batch.latents, batch.noise, batch.timesteps).double()
             target = objective.target(batch.latents, batch.noise, batch.timesteps).double()
             # Each picture counts the same, whatever its size.

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aozora.config.sections import CaptionsSection
 from aozora.config.ticket_segments import SegmentedPool
 from aozora.data.batch_plan import BatchPlan, PlannedBatch
-from aozora.data.loader import Batch
+from aozora.data.loader import Batch, BatchLoader
 from aozora.diffusion.conditioning import NullKind, drop_conditioning, dropped_mask
 from aozora.diffusion.noise import batch_noise
 from aozora.diffusion.objectives import Objective
@@ -20,7 +21,7 @@ from aozora.training.step import PreparedBatch
 
 @dataclass(frozen=True, kw_only=True)
 class Dropout:
-    """How captions are dropped.
+    """How captions are dropped; an empty one is unconditional, so it counts as dropped.
 
     Attributes:
         probability: Share of samples without their caption.
@@ -33,6 +34,33 @@ class Dropout:
     kind: NullKind
     prompt_embeds: Tensor
     pooled_prompt_embeds: Tensor
+
+    @classmethod
+    def of(cls, captions: CaptionsSection, loader: BatchLoader) -> Dropout:
+        """Return what the settings ask for, with the empty caption as ``loader`` has it."""
+        return cls(
+            probability=captions.dropout,
+            kind=captions.null,
+            prompt_embeds=loader.null_prompt_embeds,
+            pooled_prompt_embeds=loader.null_pooled_prompt_embeds,
+        )
+
+    def apply(self, batch: Batch, dropped: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embeddings of ``batch``, replaced for empty captions and those ``dropped``.
+
+        Args:
+            batch: B samples.
+            dropped: Which of them lose their caption, bool, shape (B,).
+        """
+        empty = (batch.prompt_embeds == self.prompt_embeds).flatten(1).all(1)
+        return drop_conditioning(
+            batch.prompt_embeds,
+            batch.pooled_prompt_embeds,
+            dropped | empty,
+            kind=self.kind,
+            null_prompt_embeds=self.prompt_embeds,
+            null_pooled_prompt_embeds=self.pooled_prompt_embeds,
+        )
 
 
 class BatchPreparer:
@@ -75,14 +103,8 @@ class BatchPreparer:
         planned = self._plan.batch(micro_step)
         batch = self._load(planned)
         numbers = range(planned.first_sample, planned.first_sample + len(planned.items))
-        prompt_embeds, pooled = drop_conditioning(
-            batch.prompt_embeds,
-            batch.pooled_prompt_embeds,
-            dropped_mask(self._seed, numbers, self._dropout.probability),
-            kind=self._dropout.kind,
-            null_prompt_embeds=self._dropout.prompt_embeds,
-            null_pooled_prompt_embeds=self._dropout.pooled_prompt_embeds,
-        )
+        dropped = dropped_mask(self._seed, numbers, self._dropout.probability)
+        prompt_embeds, pooled = self._dropout.apply(batch, dropped)
         tickets = draw_tickets(self._pool, numbers)
         prepared = PreparedBatch(
             latents=batch.latents,
@@ -108,9 +130,12 @@ def validation_batch(
     item: int,
     timesteps: tuple[int, ...],
     objective: Objective,
+    dropout: Dropout,
     seed: int,
 ) -> PreparedBatch:
     """Return held-out picture ``item`` at every timestep of the grid, each with fixed noise.
+
+    Its caption is dropped only if it is empty.
 
     For rectified flow the grid is of timesteps as the UNet gets them, so that it does not move with
     the shift.
@@ -122,6 +147,8 @@ def validation_batch(
     noise = batch_noise(seed, numbers, batch.latents.shape[1:], stream="validation")
     kind = torch.float32 if objective.prediction == "flow" else torch.int64
 
+    prompt_embeds, pooled = dropout.apply(batch, torch.zeros(1, dtype=torch.bool))
+
     def repeated(tensor: Tensor) -> Tensor:
         return tensor.expand(count, *tensor.shape[1:]).contiguous()
 
@@ -130,8 +157,8 @@ def validation_batch(
         noise=noise,
         timesteps=torch.tensor(timesteps, dtype=kind),
         tickets=timesteps,
-        prompt_embeds=repeated(batch.prompt_embeds),
-        pooled_prompt_embeds=repeated(batch.pooled_prompt_embeds),
+        prompt_embeds=repeated(prompt_embeds),
+        pooled_prompt_embeds=repeated(pooled),
         add_time_ids=repeated(batch.add_time_ids),
         items=(item,) * count,
         share=1.0,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from aozora.config.checks import check_config, ticket_pool
+from aozora.config.checks import check_config, doubts, ticket_pool
 from aozora.config.schema import TrainConfig
 from aozora.config.targeting import TargetSelection
 from aozora.data.dataset import BucketRow, bucket_table
@@ -20,6 +20,7 @@ from aozora.errors import AozoraError, ConfigError, Problem
 from aozora.memory.machine import measure
 from aozora.memory.memory_plan import plan_memory
 from aozora.model.source import ModelSource
+from aozora.runtime import long_path
 from aozora.training.calibration import calibrate
 from aozora.training.device import DTYPES, choose_device, device_settings, precision_note
 from aozora.training.inputs import Pictures, find_pictures
@@ -40,6 +41,7 @@ class RunSummary:
     """What a run would be.
 
     Attributes:
+        prediction_options: Settings of the prediction, as they are trained.
         state_bytes: Bytes of the optimizer's states and of what is exact about the weights.
         memory: What the run is expected to take of the card and of main memory.
         disk_bytes: Bytes of all saves that are kept, and the one being written.
@@ -56,6 +58,7 @@ class RunSummary:
     total_parameters: int
     trained_by_block: dict[str, tuple[int, int]]
     prediction: str
+    prediction_options: dict[str, Any]
     zero_terminal_snr: bool
     device: str
     weight_bytes: int
@@ -155,11 +158,12 @@ def check(config: TrainConfig) -> CheckReport:
         targets = attempt("targets", lambda: targets_of(config, source))
         facts = source.facts
         objective = attempt(
-            "objective", lambda: choose_objective(config.objective, facts.prediction)
+            "objective",
+            lambda: choose_objective(config.objective, facts.prediction, config.loss.weighting),
         )
         notes += facts.notes
         source.close()
-    attempt("output.folder", lambda: _require_writable(Path(config.output.folder)))
+    attempt("output.folder", lambda: _require_writable(long_path(Path(config.output.folder))))
     if problems:
         return CheckReport(tuple(problems), (), None)
     assert source is not None
@@ -177,7 +181,9 @@ def check(config: TrainConfig) -> CheckReport:
     with device_settings(device, deterministic=config.training.deterministic):
         machine = measure(device)
     plan = plan_memory(config, unet, machine)
-    calibration = calibrate(Path(config.output.folder), machine.device, targets.total_params)
+    calibration = calibrate(
+        long_path(Path(config.output.folder)), machine.device, targets.total_params
+    )
     layer_sets = forecast_layer_sets(config, unet, machine, calibration)
     if plan.overrun > _SURE_OVERRUN:
         return CheckReport(plan.shortfalls, (), None, layer_sets)
@@ -186,6 +192,8 @@ def check(config: TrainConfig) -> CheckReport:
     summary = _summarise(
         config, source, pictures, targets, objective, device, plan.predicted.disk, memory
     )
+    samples = sum(summary.ticket_counts)
+    notes += doubts(config, samples, zero_terminal_snr=objective.zero_terminal_snr)
     if summary.disk_free < summary.disk_bytes:
         notes.append("the disk may not hold all saves; lower checkpoints.keep_last or free space")
     return CheckReport((), tuple(dict.fromkeys(filter(None, notes))), summary, layer_sets)
@@ -230,7 +238,7 @@ def _summarise(
     steps = total_steps(config, plan)
     samples = plan.samples_before(steps * training.accumulation_steps)
     itemsize = DTYPES[training.precision].itemsize
-    place = _what_is_there(Path(config.output.folder))
+    place = _what_is_there(long_path(Path(config.output.folder)))
     return RunSummary(
         total_steps=steps,
         epochs=samples / plan.samples_per_epoch,
@@ -243,6 +251,7 @@ def _summarise(
         total_parameters=targets.total_params,
         trained_by_block=dict(targets.groups),
         prediction=objective.name,
+        prediction_options=asdict(objective.prediction),
         zero_terminal_snr=objective.zero_terminal_snr,
         device=str(device),
         weight_bytes=itemsize * targets.total_params,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from aozora.config.checks import check_config
+from aozora.config.run_length import steps_of_epochs
 from aozora.config.schema import TrainConfig
 from aozora.config.targeting import TargetSelection, select_targets
 from aozora.data.batch_plan import BatchPlan
@@ -62,8 +62,7 @@ def total_steps(config: TrainConfig, plan: BatchPlan) -> int:
     training = config.training
     if not training.epochs:
         return training.steps
-    micro_steps = training.epochs * plan.batches_per_epoch
-    return max(1, math.ceil(micro_steps / training.accumulation_steps))
+    return steps_of_epochs(training.epochs, plan.batches_per_epoch, training.accumulation_steps)
 
 
 def scan_pictures(config: TrainConfig, record: RunRecord, control: RunControl) -> Pictures:

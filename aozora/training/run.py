@@ -37,7 +37,7 @@ from aozora.memory.machine import Machine, measure
 from aozora.memory.memory_plan import MemoryPlan
 from aozora.model.source import ModelSource, listed
 from aozora.registry import kind_of
-from aozora.runtime import remove_stale_partials
+from aozora.runtime import long_path, remove_stale_partials
 from aozora.training.batches import BatchPreparer, Dropout, validation_batch
 from aozora.training.checkpointing import describe_versions, free_name, last_state, read_state
 from aozora.training.control import RunControl
@@ -138,7 +138,7 @@ def _find_state(
 ) -> tuple[Path | None, State | None]:
     if resume is None:
         return None, None
-    folder = Path(config.output.folder) / "checkpoints"
+    folder = long_path(Path(config.output.folder) / "checkpoints")
     path = last_state(folder, config.output.name) if resume == "last" else resume
     return path, read_state(path)
 
@@ -166,10 +166,12 @@ class _Run:
         self._state = state
         self._dtype = DTYPES[config.training.precision]
         self._targets = targets_of(config, source)
-        self._objective = choose_objective(config.objective, source.facts.prediction)
+        self._objective = choose_objective(
+            config.objective, source.facts.prediction, config.loss.weighting
+        )
         self._base = source.fingerprint()
         self._position = Position()
-        folder = Path(config.output.folder) / "checkpoints"
+        folder = long_path(Path(config.output.folder) / "checkpoints")
         self._wanted_name = state["name"] if state else config.output.name
         run_id = state["run_id"] if state else ""
         with writing_output(folder):
@@ -381,12 +383,7 @@ class _Run:
             load=loader.load,
             pool=pool,
             objective=objective,
-            dropout=Dropout(
-                probability=config.captions.dropout,
-                kind=config.captions.null,
-                prompt_embeds=loader.null_prompt_embeds,
-                pooled_prompt_embeds=loader.null_pooled_prompt_embeds,
-            ),
+            dropout=Dropout.of(config.captions, loader),
             seed=config.training.seed,
             accumulation_steps=config.training.accumulation_steps,
             pin=self._device.type == "cuda",
@@ -455,11 +452,12 @@ class _Run:
         objective = self._objective.make()
         grid = validation_grid(config.validation.timesteps)
         loader = encoders.loader(pictures.held_out, chunks)
+        dropout = Dropout.of(config.captions, loader)
         return Validator(
             num_items=len(pictures.held_out),
             timesteps=grid,
             prepare=lambda item: validation_batch(
-                loader.load, item, grid, objective, config.training.seed
+                loader.load, item, grid, objective, dropout, config.training.seed
             ),
             objective=objective,
             dtype=self._dtype,

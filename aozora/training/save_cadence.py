@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from aozora.config.run_length import exact_epochs
+
 
 class SaveCadence:
     """Says after which steps to save.
@@ -14,7 +16,7 @@ class SaveCadence:
 
     def __init__(self, every_steps: int, every_epochs: float, samples_per_epoch: int) -> None:
         self._every_steps = every_steps
-        self._every_samples = every_epochs * samples_per_epoch
+        self._every_samples = exact_epochs(every_epochs) * samples_per_epoch
 
     def is_due(self, step: int, samples_before: int, samples: int) -> bool:
         """Return whether to save after ``step``, which took the samples drawn up to ``samples``."""

@@ -47,8 +47,11 @@ def scalars_of(event: Event) -> dict[str, float]:
     """Return the numbers of ``event`` worth a chart, by name; empty when it has none."""
     match event:
         case StepCompleted():
+            own = event.sample_losses
             return {
                 "loss": event.loss,
+                # Of the loss function alone, as validation is of the squared error alone.
+                **({"unweighted_loss": sum(own) / len(own)} if own else {}),
                 "lr": event.lr,
                 "grad_norm": event.grad_norm,
                 "seconds": event.seconds,

@@ -266,7 +266,8 @@ class Trainer:
         self._optimizer.begin_step(lr, diagnose=self._is_diagnosed(step))
 
         def update(bucket: Bucket, total: Tensor) -> None:
-            # An element without a finite gradient stays where it is, moments aside.
+            # A gradient that is not finite counts as zero; momentum and weight decay still move
+            # the weight.
             total.nan_to_num_(0.0, 0.0, 0.0)
             self._optimizer.update_bucket(bucket, total, lr, scale)
 

@@ -96,7 +96,10 @@ def chart_specs() -> tuple[ChartSpec, ...]:
                 ),
             ),
             can_log=True,
-            note=tr("The noise of single steps mostly reflects which timesteps were drawn."),
+            note=tr(
+                "The noise of single steps mostly reflects which timesteps were drawn. Validation"
+                " is the squared error without weighting, whatever is trained on."
+            ),
         ),
         ChartSpec(
             key="learning_rate",

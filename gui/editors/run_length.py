@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from aozora.config.run_length import steps_of_epochs
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,7 @@ def planned_run(value: Callable[[str], Any], batches_per_epoch: int = 0) -> Plan
     epochs = float(epochs) if isinstance(epochs, int | float) else 0.0
     per_epoch = batches_per_epoch / accumulation
     if epochs > 0.0:
-        # As the engine rounds it.
-        steps = max(1, math.ceil(epochs * batches_per_epoch / accumulation))
+        steps = steps_of_epochs(epochs, batches_per_epoch, accumulation)
         steps = steps if batches_per_epoch else 0
     else:
         steps = _positive(value("training.steps"))

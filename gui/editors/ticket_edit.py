@@ -48,7 +48,8 @@ def stroked(
     for number in range(count + 1):
         part = number / count if count else 1.0
         bar = first + (number if last >= first else -number)
-        values[bar] = tidy(low + (high - low) * part)
+        # Exact at both ends, so that a stroke ends at the height of the mouse.
+        values[bar] = tidy(low * (1.0 - part) + high * part)
     return with_values(weights, values, locked)
 
 

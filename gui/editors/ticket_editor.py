@@ -44,7 +44,6 @@ class TicketEditor(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._is_zero_snr = False
         self.chart = TicketChart()
         self.table = TicketTable()
         self.strip = PresetStrip(self.tr("Ready-made…"))
@@ -67,9 +66,8 @@ class TicketEditor(QWidget):
         """The pool."""
         return self.chart.view
 
-    def show_view(self, view: TicketView, *, zero_terminal_snr: bool = False) -> None:
-        """Show ``view``; with zero terminal SNR the last bar matters most."""
-        self._is_zero_snr = zero_terminal_snr
+    def show_view(self, view: TicketView) -> None:
+        """Show ``view``."""
         self.chart.set_view(view)
         self.bins.set_value(str(view.bins))
         self._refresh()
@@ -161,18 +159,26 @@ class TicketEditor(QWidget):
     # Ready-made distributions
 
     def _shape_previewed(self, key: str, numbers: Mapping[str, float]) -> None:
+        self.say("")
         if not key:
             self.chart.set_ghost(None)
             return
+        if key == "min_snr" and self.view.is_min_snr_weighted:
+            self.say(
+                self.tr(
+                    "The loss is weighted by min-SNR already (loss.weighting): with these bars too,"
+                    " each noise level is weighted twice."
+                )
+            )
         try:
-            distribution = shaped(key, numbers, self.view.bins)
+            distribution = shaped(key, numbers, self.view)
             self.chart.set_ghost(bar_weights(distribution, self.view.bins))
         except ValueError as error:
             self.chart.set_ghost(None)
             self.strip.say(f"{str(error)[:1].upper()}{str(error)[1:]}")
 
     def _shape_applied(self, key: str, numbers: Mapping[str, float]) -> None:
-        distribution = shaped(key, numbers, self.view.bins)
+        distribution = shaped(key, numbers, self.view)
         self.chart.choose(())
         self.committed.emit(distribution, self.tr("ready-made distribution"), False)
 
@@ -237,18 +243,14 @@ class TicketEditor(QWidget):
 
     def _show_remarks(self) -> None:
         view = self.chart.scene().view
-        pool = view.pool()
         self.table.show_view(view)
         self.table.choose(tuple(sorted(self.chart.chosen)))
-        if pool is None:
+        if view.pool() is None:
             self.summary.setText("")
             self.say_fault(self.tr("No bar gets a ticket: raise one."))
             self.remarks.show_issues([])
             return
-        issues = pool.validate(view.total or 1000, zero_terminal_snr=self._is_zero_snr)
-        # Without a known length there are no tickets to count, only shares.
-        known = [i for i in issues if view.total or "ticket" not in i.text]
-        self.remarks.show_issues(known)
+        self.remarks.show_issues(view.issues())
         words = [DISTRIBUTIONS.label(view.kind)]
         if view.total:
             words.append(self.tr("{} tickets").format(format_count(view.total)))

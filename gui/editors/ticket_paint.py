@@ -155,14 +155,16 @@ def _paint_lock(painter: QPainter, rect: QRectF, inks: Inks) -> None:
 
 
 def _paint_outside(painter: QPainter, scene: TicketScene, inks: Inks) -> None:
-    """Shade what the lowest and highest timestep leave out."""
-    axes, section = scene.axes, scene.view.config.timesteps
+    """Shade what lies below the lowest and above the highest timestep drawn."""
+    axes, pool = scene.axes, scene.view.pool()
+    if pool is None:
+        return
     shade = faded(inks.text, 0.12)
-    if section.minimum > 0:
-        right = axes.timestep_px(section.minimum)
+    if pool.minimum > 0:
+        right = axes.timestep_px(pool.minimum)
         painter.fillRect(QRectF(axes.left, axes.top, right - axes.left, axes.height), shade)
-    if section.maximum < 999:
-        left = axes.timestep_px(section.maximum + 1)
+    if pool.maximum < 999:
+        left = axes.timestep_px(pool.maximum + 1)
         painter.fillRect(QRectF(left, axes.top, axes.right - left, axes.height), shade)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,14 +10,18 @@ from typing import Any
 
 from aozora.config.checks import ticket_pool
 from aozora.config.choices.distributions import Custom
-from aozora.config.choices.predictions import Flow
+from aozora.config.choices.predictions import Prediction
+from aozora.config.choices.weightings import MinSnr
 from aozora.config.codec import decode_config
-from aozora.config.flow_shift import shifted_density
+from aozora.config.flow_shift import shifted_density, shifted_share_below
+from aozora.config.issue import Issue
 from aozora.config.schema import TrainConfig
 from aozora.config.ticket_pool import TIMESTEPS, TicketPool, rebin
 from aozora.registry import kind_of
+from gui.editors.checked_run import CheckedRun
+from gui.words import tr
 
-_SECTIONS = ("timesteps", "objective")
+_SECTIONS = ("timesteps", "objective", "loss")
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,24 @@ class TicketView:
         config: The settings it comes from, those that matter here.
         total: Tickets of the run, or 0 when not known.
         weights: The bars as they were drawn; a pool gives the same tickets for all multiples.
+        checked: What a check found out about the run.
     """
 
     config: TrainConfig
     total: int
     weights: tuple[float, ...] = field(default=())
+    checked: CheckedRun = field(default=CheckedRun())
 
     @classmethod
-    def of_settings(cls, value: Callable[[str], Any], total: int) -> TicketView:
+    def of_settings(
+        cls, value: Callable[[str], Any], total: int, checked: CheckedRun | None = None
+    ) -> TicketView:
         """Return the pool that settings describe.
 
         Args:
             value: Gives the value of a setting by its dotted path.
             total: Tickets of the run, or 0.
+            checked: What a check found out about the run, if there was one.
 
         Raises:
             AozoraError: if the settings cannot be read (`ConfigError`).
@@ -53,7 +61,7 @@ class TicketView:
         config = decode_config(
             {**data, "training": {"seed": seed}, "buckets": {"resolution": side}}
         )
-        return cls(config, total, drawn_weights(config))
+        return cls(config, total, drawn_weights(config), checked or CheckedRun())
 
     @property
     def bins(self) -> int:
@@ -94,12 +102,48 @@ class TicketView:
 
     @cached_property
     def _shifted(self) -> tuple[float, ...] | None:
-        prediction, pool = self.config.objective.prediction, self._drawn_from
-        if not isinstance(prediction, Flow) or pool is None:
-            return None
-        side = self.config.buckets.resolution
-        shift = prediction.shift_for(side, side)
-        return shifted_density(pool, {shift: 1.0}) if not math.isclose(shift, 1.0) else None
+        pool = self._drawn_from
+        return shifted_density(pool, self.shifts) if pool is not None and self.shifts else None
+
+    @cached_property
+    def shifts(self) -> dict[float, float]:
+        """The flow shifts that occur and how often each does; empty where nothing is shifted."""
+        return self.checked.shifts(self.config.objective, self.config.buckets.resolution)
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """What is trained; None while the base model has not been asked."""
+        return self.checked.prediction_of(self.config.objective)
+
+    @property
+    def has_zero_terminal_snr(self) -> bool:
+        """Whether the noise schedule ends in pure noise, as far as is known."""
+        return self.checked.has_zero_terminal_snr(self.config.objective)
+
+    @property
+    def is_min_snr_weighted(self) -> bool:
+        """Whether the loss is weighted by min-SNR."""
+        return isinstance(self.config.loss.weighting, MinSnr)
+
+    def issues(self) -> list[Issue]:
+        """Return what is to be said of the pool; empty when there is none."""
+        pool = self._drawn_from
+        if pool is None:
+            return []
+        low = shifted_share_below(pool, self.shifts, 0.5) if self.shifts else None
+        found = pool.validate(
+            self.total or TIMESTEPS,
+            zero_terminal_snr=self.has_zero_terminal_snr,
+            shifted_low=low,
+        )
+        # Without a known length there are no tickets to count, only shares.
+        known = [issue for issue in found if self.total or "ticket" not in issue.text]
+        if self.prediction is None:
+            text = tr(
+                "what the base model predicts is not known yet; rectified flow would shift all this"
+            )
+            known.append(Issue("info", text))
+        return known
 
     def pool(self) -> TicketPool | None:
         """Return the pool the trainer makes of it; None when it cannot make one."""
@@ -139,7 +183,8 @@ class TicketView:
     def shifted(self) -> tuple[float, ...] | None:
         """Return the density of the timesteps the UNet is given, where rectified flow shifts them.
 
-        None when nothing is shifted. Pictures are taken as squares of the training resolution.
+        None when nothing is shifted. Before a check, pictures are taken as squares of the training
+        resolution.
         """
         return self._shifted
 

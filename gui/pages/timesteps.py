@@ -11,6 +11,7 @@ from aozora.config.ticket_pool import rebin
 from aozora.errors import ConfigError
 from gui.charts.timestep_bars import TimestepBars
 from gui.document import Document
+from gui.editors.checked_run import CheckedRun
 from gui.editors.run_length import PlannedRun, planned_run
 from gui.editors.ticket_editor import TicketEditor
 from gui.editors.ticket_view import TicketView
@@ -19,7 +20,8 @@ from gui.shell.form_page import FormPage
 from gui.words import tr
 
 DISTRIBUTION, BINS = "timesteps.distribution", "timesteps.bins"
-_WATCHED = ("timesteps", "training", "objective", "buckets.resolution")
+_MODEL = "model.base"
+_WATCHED = ("timesteps", "training", "objective", "loss", "buckets.resolution", _MODEL)
 
 
 class Page(FormPage):
@@ -33,6 +35,7 @@ class Page(FormPage):
         super().__init__(document, tr("Timesteps"), purpose, parent, is_wide=True)
         self._batches_per_epoch = 0
         self._samples = 0
+        self._checked = CheckedRun()
         self.editor = TicketEditor()
         self.card = SettingsCard(
             document,
@@ -64,6 +67,11 @@ class Page(FormPage):
         self._samples = count
         self._refresh()
 
+    def set_checked(self, checked: CheckedRun) -> None:
+        """Say what a check found out about the run."""
+        self._checked = checked
+        self._refresh()
+
     def show_progress(self, bars: TimestepBars) -> None:
         """Show what a run has drawn so far, from its first start on."""
         self.editor.show_progress(bars.planned, bars.drawn, bars.losses)
@@ -86,6 +94,8 @@ class Page(FormPage):
         self.document.set_values(changes, self.tr("number of bars"))
 
     def _document_changed(self, paths: frozenset[str]) -> None:
+        if _MODEL in paths:
+            self._checked = CheckedRun()
         if any(path.startswith(_WATCHED) for path in paths):
             self._refresh()
 
@@ -93,9 +103,8 @@ class Page(FormPage):
         value = self.document.value
         total = self._samples or self.plan().samples
         try:
-            view = TicketView.of_settings(value, total)
+            view = TicketView.of_settings(value, total, self._checked)
         except (ConfigError, ValueError):
             # Listed among the problems; the bars stay as they were.
             return
-        is_zero = value("objective.zero_terminal_snr") == "on"
-        self.editor.show_view(view, zero_terminal_snr=is_zero)
+        self.editor.show_view(view)

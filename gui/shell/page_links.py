@@ -13,6 +13,7 @@ from aozora.config.presets import Preset
 from aozora.events import RunPlanned, StepCompleted
 from gui.charts.decimate import thinned
 from gui.charts.timestep_bars import bars_of
+from gui.editors.checked_run import CheckedRun
 from gui.shell.estimate import Estimate
 from gui.words import tr
 
@@ -97,6 +98,8 @@ class PageLinks(QObject):
         if page is not None:
             # An old count would be wrong for other settings; none makes the page count itself.
             page.set_samples(samples)
+            if estimate is not None:
+                page.set_checked(CheckedRun.of_summary(estimate.summary))
 
     @Slot()
     def _compared(self) -> None:

@@ -133,7 +133,7 @@ def test_wave_follows_its_formula():
 def test_high_noise_trains_only_from_its_start_on():
     assert HighNoise().bin_weights(20) == (0.0,) * 10 + (2.0,) * 10
     cut = HighNoise(start=525).bin_weights(20)
-    assert cut[9:12] == pytest.approx((0.0, 0.5 * cut[11], cut[11]))
+    assert cut[9:12] == pytest.approx((0.0, cut[11], cut[11]))
     assert HighNoise(start=0).bin_weights(10) == Uniform().bin_weights(10)
 
 
@@ -162,6 +162,8 @@ def test_automatic_prediction_is_what_the_file_says():
     for name in ("epsilon", "v_prediction", "flow"):
         assert kind_of(resolve_prediction(AutoPrediction(), name)) == name
         assert resolve_prediction(Flow(shift=2.0), name) == Flow(shift=2.0)
+    assert resolve_prediction(AutoPrediction(), "flow", Flow(shift=2.0)) == Flow(shift=2.0)
+    assert resolve_prediction(Flow(), "flow", Flow(shift=2.0)) == Flow()
     assert resolve_prediction(VPrediction(), "epsilon") == VPrediction()
     assert resolve_prediction(Epsilon(), "v_prediction") == Epsilon()
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from aozora.config import codec, presets
-from aozora.config.checks import check_config
+from aozora.config.checks import check_config, doubts, ticket_pool
 from aozora.config.schema import TrainConfig
 from aozora.errors import ConfigError
 
@@ -81,6 +82,54 @@ def test_contradictions_are_found_with_path_and_remedy(assignments, path):
 def test_clipping_by_the_last_norm_is_accepted_where_nothing_is_accumulated():
     config = ready_config("memory.clip_by_last_norm=true", "training.accumulation_steps=1")
     assert check_config(config) == []
+
+
+@pytest.mark.parametrize("coverage", ["shuffled", "stratified"])
+@pytest.mark.parametrize(("start", "bins"), [(510, 20), (990, 10), (0, 10), (500, 20), (999, 100)])
+def test_high_noise_draws_nothing_below_its_start_and_the_rest_evenly(start, bins, coverage):
+    config = ready_config(
+        f'timesteps.distribution={{"kind": "high_noise", "start": {start}}}',
+        f"timesteps.bins={bins}",
+        f"timesteps.coverage={coverage}",
+    )
+    pool = ticket_pool(config)
+    tickets = pool.draw_all(10 * (1000 - start))
+    assert tickets.min() == start
+    assert tickets.max() == 999
+    spans = [len(pool.bin_range(index)) for index in range(bins)]
+    inside = [(c, n) for c, n in zip(pool.counts(len(tickets)), spans, strict=True) if c]
+    assert all(count == 10 * width for count, width in inside)
+
+
+def test_a_start_above_the_highest_timestep_is_a_problem():
+    config = ready_config(
+        'timesteps.distribution={"kind": "high_noise", "start": 900}', "timesteps.maximum=800"
+    )
+    assert [problem.path for problem in check_config(config)] == ["timesteps.distribution"]
+
+
+def doubts_of(*assignments, samples=10_000, zero_terminal_snr=False):
+    return doubts(ready_config(*assignments), samples, zero_terminal_snr=zero_terminal_snr)
+
+
+def test_doubtful_tickets_are_told_with_their_remedy():
+    assert not [text for text in doubts_of() if text.startswith("timesteps")]
+    (text,) = doubts_of("timesteps.maximum=949", "optimizer.weight_decay=0")
+    assert text == "timesteps.distribution: never trained: timesteps 950-999; raise the bins"
+    texts = doubts_of("timesteps.maximum=998", zero_terminal_snr=True)
+    assert any("timestep 999 is never trained" in text for text in texts)
+
+
+@pytest.mark.parametrize("kind", ["raven_adamw", "velo_rms", "adamw", "lion", "adafactor"])
+@pytest.mark.parametrize("decay", [0.0, 0.01, 0.0298, 0.0299, 0.5])
+def test_weight_decay_is_called_idle_exactly_where_float32_loses_it(kind, decay):
+    choice = f'optimizer={{"kind": "{kind}", "weight_decay": {decay}}}'
+    texts = doubts_of(choice, "schedule.learning_rate=[[0, 1e-7], [0.5, 1e-6], [1, 0]]")
+    is_idle = decay > 0 and np.float32(1 - 1e-6 * decay) == 1
+    assert len(texts) == is_idle
+    if is_idle:
+        assert f"optimizer.weight_decay: {decay:g} does nothing" in texts[0]
+        assert "above 0.03" in texts[0]
 
 
 @pytest.mark.parametrize("name", ["sdxl-8gb", "sdxl-12gb", "sdxl-fp16-rtx20"])

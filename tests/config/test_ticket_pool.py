@@ -18,6 +18,7 @@ from aozora.config.flow_shift import (
     shifted,
     shifted_counts,
     shifted_density,
+    shifted_share_below,
     shifted_shares,
 )
 from aozora.config.ticket_pool import BIN_COUNTS, TicketPool, rebin
@@ -262,6 +263,9 @@ def test_doubtful_pools_are_warned_of():
     assert warned(uniform()) == ""
     assert "only 5 tickets for 20" in warned(uniform(), 5)
     assert "950-999 get no ticket" in warned(uniform(), 19)
+    assert "timesteps 250-499, 750-999 get no" in warned(
+        TicketPool((1.0,) * 5 + (0.1,) * 5 + (1.0,) * 5 + (0.1,) * 5, 0), 10
+    )
     assert "0-99 get 90%" in warned(TicketPool((81.0, *(1.0,) * 9), 0))
     no_end = TicketPool((1.0,) * 9 + (0.0,), 0)
     assert "never trained: timesteps 900-999" in warned(no_end)
@@ -275,6 +279,14 @@ def test_figures_of_a_pool_are_given():
     assert "20 equal bars" in figures
     assert "50% below timestep 500" in figures
     assert "50 to 51 tickets" in figures
+
+
+@pytest.mark.parametrize(("shifts", "low"), [({3.0: 1.0}, 0.25), ({3.0: 1.0, 1.0: 1.0}, 0.375)])
+def test_the_share_of_low_timesteps_is_that_after_the_shift(shifts, low):
+    found = shifted_share_below(uniform(), shifts, 0.5)
+    assert found == pytest.approx(low)
+    figures = " ".join(texts(uniform().validate(1000, shifted_low=found), "info"))
+    assert f"{low:.0%} below timestep 500 after the flow shift" in figures
 
 
 def test_samples_outside_the_run_are_refused():

@@ -30,19 +30,6 @@ def aozora(*arguments, cwd=None, text_in=None):
 
 
 @pytest.fixture
-def here(capsys):
-    """Return a function that does a verb in this process, which takes less time."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([*map(str, arguments)])
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
-
-    return run
-
-
-@pytest.fixture
 def config_file(make_config, tmp_path):
     def write(*assignments):
         path = tmp_path / "config with spaces é.json"
@@ -239,8 +226,8 @@ def test_the_end_of_the_command_pipe_changes_nothing(config_file, tmp_path, star
     assert events[-1].reason == "completed"
 
 
-def test_a_preset_with_a_model_and_a_folder_is_enough(base_model, pictures, tmp_path):
-    result = aozora(
+def test_a_preset_with_a_model_and_a_folder_is_enough(base_model, pictures, here, tmp_path):
+    result = here(
         *("train", "--preset", "smoke-test", "--model", base_model, "--data", pictures),
         *("--output", tmp_path / "out", "--set", "training.steps=1"),
         *("--set", "training.precision=fp32", "--set", f"cache.folder={tmp_path / 'cache'}"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -144,25 +142,16 @@ def test_an_encoder_is_read_once_and_then_remembered(config, monkeypatch):
     report_dataset(config)
 
 
-def test_the_command_line_tells_the_same(config, tmp_path):
+def test_the_command_line_tells_the_same(config, here, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(encode_config(config)), encoding="utf-8")
-
-    def aozora(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "aozora", *arguments],
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-
-    checked = aozora("check", str(path))
+    checked = here("check", path)
     assert checked.returncode == 0, checked.stderr
     report = report_dataset(config)
     assert all(line in checked.stdout for line in report.lines())
-    told = aozora("dataset", str(path), "--json")
+    told = here("dataset", path, "--json")
     assert json.loads(told.stdout) == json.loads(json.dumps(report.to_plain()))
-    assert "folder 2" in aozora("dataset", str(path)).stdout
-    refused = aozora("dataset", str(path), "--set", 'data.folders=[{"path":"/none"}]')
+    assert "folder 2" in here("dataset", path).stdout
+    refused = here("dataset", path, "--set", 'data.folders=[{"path":"/none"}]')
     assert refused.returncode == 2
     assert "no such folder" in refused.stderr

@@ -462,7 +462,7 @@ def test_the_window_tells_the_page_when_the_engine_is_free(qtbot, asked, documen
 
 
 def test_the_file_that_hands_the_settings_over_is_removed(qtbot, qapp, monkeypatch):
-    monkeypatch.setattr("gui.shell.checker.engine_program", lambda: "no-such-program")
+    monkeypatch.setattr("gui.engine.program.engine_program", lambda: "no-such-program")
     question = ConfigQuestion()
     with qtbot.waitSignal(question.answered) as answered:
         question.ask("dataset", {"schema": 1})
@@ -476,7 +476,7 @@ def test_the_file_that_hands_the_settings_over_is_removed(qtbot, qapp, monkeypat
 def test_a_file_that_is_still_open_elsewhere_does_not_keep_the_next_question_back(
     qtbot, qapp, monkeypatch, caplog
 ):
-    monkeypatch.setattr("gui.shell.checker.engine_program", lambda: "no-such-program")
+    monkeypatch.setattr("gui.engine.program.engine_program", lambda: "no-such-program")
     question = ConfigQuestion()
     left = []
 

@@ -423,7 +423,7 @@ def test_an_engine_that_is_still_ending_is_told_from_a_run(qtbot):
 def test_the_command_of_a_run_names_events_control_and_state():
     command, text = child_command(TrainJob(config={"schema": 1}, resume="x.pt"))
     assert command[1:] == [
-        *("-m", "aozora", "train", "{config}"),
+        *("-P", "-m", "aozora", "train", "{config}"),
         *("--events", "-", "--control", "-", "--resume", "x.pt"),
     ]
     assert text == '{\n  "schema": 1\n}'

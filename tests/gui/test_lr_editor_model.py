@@ -466,3 +466,5 @@ def test_the_length_of_a_run_is_that_of_the_engine():
     settings["training.epochs"] = 3.0
     assert planned_run(settings.__getitem__, 50).steps == math.ceil(150 / 4)
     assert planned_run(settings.__getitem__).steps == 0
+    settings |= {"training.epochs": 1.1, "training.accumulation_steps": 1}
+    assert planned_run(settings.__getitem__, 10).steps == 11

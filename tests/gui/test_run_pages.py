@@ -29,7 +29,7 @@ from gui.charts.view import ChartView
 from gui.document import Document
 from gui.engine import resume_wizard
 from gui.engine.desktop import DesktopLink, look_of
-from gui.engine.desktop_windows import Guid, awake_flags, progress_state
+from gui.engine.desktop_windows import Guid, progress_state
 from gui.engine.host import EngineHost
 from gui.engine.mailbox import Arrived
 from gui.engine.resume_parts import tickets_words
@@ -930,8 +930,6 @@ def test_every_state_has_a_look_in_the_taskbar():
 
 
 def test_the_numbers_for_windows_are_those_of_its_headers():
-    assert awake_flags(True) == 0x80000001
-    assert awake_flags(False) == 0x80000000
     guid = Guid.of("{56FDF344-FD6D-11D0-958A-006097C9A090}")
     assert (guid.data1, guid.data2, guid.data3) == (0x56FDF344, 0xFD6D, 0x11D0)
     assert bytes(guid.data4) == bytes.fromhex("958A006097C9A090")

@@ -864,7 +864,7 @@ def test_after_a_run_the_check_is_asked_again_for_what_was_measured(qapp, monkey
 
 def test_a_question_that_cannot_be_asked_is_answered_all_the_same(qapp, qtbot, monkeypatch):
     question = EngineQuestion()
-    monkeypatch.setattr("gui.shell.checker.engine_program", lambda: "no-such-program")
+    monkeypatch.setattr("gui.engine.program.engine_program", lambda: "no-such-program")
     with qtbot.waitSignal(question.answered) as answer:
         question.ask(["check"])
     assert answer.args[0] is None
@@ -947,6 +947,20 @@ def test_the_layers_page_follows_the_check(world):
     world.make_ready()
     assert page.costs.is_old
     assert page.costs.note.text()
+
+
+def test_the_timesteps_page_shows_what_the_check_found_out(world):
+    world.window.show_page("timesteps")
+    view = world.window.pages.page("timesteps").editor.view
+    assert view.shifted() is None
+    summary = {"prediction": "flow", "prediction_options": {"shift": 2.0}}
+    world.window.checker._estimate = Estimate(summary=summary)
+    world.window.checker.changed.emit()
+    editor = world.window.pages.page("timesteps").editor
+    assert editor.view.shifts == {2.0: 1.0}
+    # A change is checked anew; until then what was found out stays.
+    world.window.document.set_values({"timesteps.maximum": 900}, "x")
+    assert editor.view.shifts == {2.0: 1.0}
 
 
 # Faults of the program

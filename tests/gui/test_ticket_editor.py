@@ -12,8 +12,10 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QLineEdit, QMenu
 
 from aozora.config.checks import ticket_pool
+from aozora.config.choices.predictions import Flow, VPrediction
 from gui.charts.timestep_bars import TimestepBars
 from gui.document import Document
+from gui.editors.checked_run import CheckedRun
 from gui.editors.ticket_table import SHARE, TICKETS, WEIGHT
 from gui.pages.timesteps import BINS, DISTRIBUTION, Page
 
@@ -361,7 +363,31 @@ def test_faults_of_the_pool_are_said(page, chart, document):
     document.set_values({DISTRIBUTION: {"kind": "custom", "weights": [1.0] * 19 + [0.0]}}, "x")
     assert any("never trained" in t.lower() for t in page.editor.remarks.texts())
     document.set_values({"objective.zero_terminal_snr": "on"}, "x")
-    assert any("999" in t for t in page.editor.remarks.texts())
+    assert any("timestep 999" in t.lower() for t in page.editor.remarks.texts())
+
+
+def test_what_a_check_found_out_is_shown_until_the_base_model_is_another(page, document):
+    document.set_values({"timesteps.maximum": 998}, "x")
+    assert not any("timestep 999" in t.lower() for t in page.editor.remarks.texts())
+    page.set_checked(CheckedRun(VPrediction(), True))
+    assert any("timestep 999" in t.lower() for t in page.editor.remarks.texts())
+    page.set_checked(CheckedRun(Flow()))
+    assert page.editor.view.shifted() is not None
+    assert "flow shift" in page.editor.notice.text()
+    document.set_values({"model.base": "other.safetensors"}, "x")
+    assert page.editor.view.shifted() is None
+
+
+def test_bars_like_min_snr_beside_its_weighting_are_said_to_weigh_twice(page, document):
+    page.editor.strip.choose("min_snr")
+    assert "twice" not in page.editor.notice.text()
+    document.set_values({"loss.weighting": {"kind": "min_snr"}}, "x")
+    page.editor.strip.end_preview()
+    page.editor.strip.choose("min_snr")
+    assert "twice" in page.editor.notice.text()
+    assert page.editor.strip.apply_button.isEnabled()
+    page.editor.strip.end_preview()
+    assert "twice" not in page.editor.notice.text()
 
 
 @pytest.mark.parametrize(

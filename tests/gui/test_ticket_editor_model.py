@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aozora.config.checks import ticket_pool
 from aozora.config.choices.distributions import DISTRIBUTIONS, Custom
+from aozora.config.choices.predictions import Epsilon, Flow, VPrediction
+from aozora.config.choices.weightings import MinSnr
 from aozora.config.codec import decode_config, encode_config
+from aozora.config.flow_shift import shifted_density
 from aozora.config.schema import TrainConfig
+from aozora.config.sections import ObjectiveSection
 from aozora.config.ticket_pool import BIN_COUNTS, rebin
+from aozora.diffusion.objectives import make_objective
 from aozora.diffusion.schedule import sdxl_schedule
+from aozora.diffusion.weightings import sample_weights
 from aozora.errors import AozoraError
 from gui.document import Document
+from gui.editors.checked_run import CheckedRun
 from gui.editors.loss_by_timestep import as_weights, mean_losses
 from gui.editors.numbers import parse_number
 from gui.editors.ticket_axes import TicketAxes
@@ -53,6 +62,12 @@ def view_of(weights, total=8000, **settings):
     return TicketView(config, total, drawn_weights(config)).with_weights(tuple(weights))
 
 
+def flat_view(bins=20, checked=None, **sections):
+    """Return even bars for a run with these sections of settings."""
+    config = decode_config({"timesteps": {"bins": bins}, **sections})
+    return TicketView(config, 0, drawn_weights(config), checked or CheckedRun())
+
+
 @settings(deadline=None)
 @given(weights_of, st.data())
 def test_a_stroke_paints_every_bar_it_passes_and_no_other(weights, data):
@@ -70,6 +85,11 @@ def test_a_stroke_paints_every_bar_it_passes_and_no_other(weights, data):
             assert bounds[0] - 0.04 <= new <= bounds[1] + 0.04
     if stop[0] not in locked:
         assert painted[stop[0]] == tidy(stop[1])
+
+
+def test_a_stroke_ends_at_the_very_height_of_the_mouse():
+    # As floats, 1 + (0.03 - 1) is a little more than 0.03, which rests at 0.
+    assert stroked(FLAT, (0, 1.0), (0, 0.03))[0] == 0.0
 
 
 @settings(deadline=None)
@@ -204,7 +224,7 @@ def test_bars_and_pixels_agree(bins, part):
 @pytest.mark.parametrize("bins", BIN_COUNTS)
 def test_every_ready_made_distribution_is_one_the_engine_takes(entry, bins):
     numbers = {n.key: parse_number(n.text) for n in entry.numbers}
-    distribution = shaped(entry.key, numbers, bins)
+    distribution = shaped(entry.key, numbers, flat_view(bins))
     config = decode_config({"timesteps": {"distribution": distribution, "bins": bins}})
     assert ticket_pool(config).counts(1000)
     assert bar_weights(distribution, bins) == config.timesteps.distribution.bin_weights(bins)
@@ -214,7 +234,7 @@ def test_every_ready_made_distribution_is_one_the_engine_takes(entry, bins):
 def test_the_limits_of_the_numbers_are_possible(entry):
     for pick in ("low", "high"):
         numbers = {n.key: getattr(n, pick) for n in entry.numbers}
-        distribution = shaped(entry.key, numbers, 20)
+        distribution = shaped(entry.key, numbers, flat_view())
         weights = bar_weights(distribution, 20)
         assert all(math.isfinite(w) and w >= 0 for w in weights)
         assert sum(weights) > 0
@@ -227,7 +247,7 @@ def test_every_distribution_of_the_engine_is_offered():
 
 def test_detail_favours_low_timesteps_structure_high_and_ends_both():
     def halves(key, **numbers):
-        weights = bar_weights(shaped(key, numbers, 20), 20)
+        weights = bar_weights(shaped(key, numbers, flat_view()), 20)
         return sum(weights[:10]), sum(weights[10:]), weights
 
     low, high, _ = halves("detail", strength=1.0)
@@ -241,15 +261,90 @@ def test_detail_favours_low_timesteps_structure_high_and_ends_both():
 
 
 def test_the_noise_levels_are_those_of_the_trained_schedule():
-    engine = sdxl_schedule(zero_terminal_snr=False).snr.tolist()
-    assert signal_to_noise() == pytest.approx(engine, rel=1e-4)
+    for is_zero in (False, True):
+        engine = sdxl_schedule(zero_terminal_snr=is_zero).snr.tolist()
+        assert signal_to_noise(zero_terminal=is_zero) == pytest.approx(engine, rel=1e-4, abs=1e-9)
 
 
 def test_bars_like_min_snr_rise_towards_noise_and_stay_flat_from_gamma_on():
-    weights = min_snr_weights(5.0, 100)
+    weights = min_snr_weights(5.0, flat_view(100))
     assert math.fsum(weights) / 100 == pytest.approx(1.0)
     assert weights[0] < 0.05
     assert weights[-1] == weights[-2] == max(weights)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 5.0])
+@pytest.mark.parametrize(
+    ("prediction", "is_zero"),
+    [
+        (Epsilon(), False),
+        (VPrediction(), False),
+        (VPrediction(), True),
+        (Flow(shift=1.0), False),
+        (Flow(shift=2.0), False),
+    ],
+)
+def test_bars_like_min_snr_are_as_the_trainer_weighs_the_loss(prediction, is_zero, gamma):
+    side = 1536
+    objective = make_objective(prediction, zero_terminal_snr=is_zero)
+    timesteps = objective.model_timesteps(torch.arange(1000), side, side)
+    weights = sample_weights(MinSnr(gamma=gamma), objective, timesteps).double().reshape(20, 50)
+    bars = (weights.mean(1) / weights.mean()).tolist()
+    view = flat_view(checked=CheckedRun(prediction, is_zero, ((side, side, 3),)))
+    assert min_snr_weights(gamma, view) == pytest.approx(bars, rel=1e-4, abs=1e-6)
+
+
+def test_bars_like_min_snr_are_means_over_the_sizes_of_the_pictures():
+    def bars(*buckets):
+        return np.array(min_snr_weights(5.0, flat_view(checked=CheckedRun(Flow(), False, buckets))))
+
+    small, large = (512, 512, 3), (1024, 1024, 1)
+    mixed = bars(small, large)
+    assert not np.allclose(bars(small), bars(large))
+    assert mixed == pytest.approx(bars(large, small))
+    assert (np.minimum(bars(small), bars(large)) - 0.02 < mixed).all()
+
+
+SUMMARY = {
+    "prediction": "flow",
+    "prediction_options": {"shift": 2.0, "resolution_shift": True},
+    "zero_terminal_snr": False,
+    "buckets": [
+        {"height": 512, "width": 512, "num_samples": 3},
+        {"height": 1024, "width": 1024, "num_samples": 1},
+    ],
+}
+
+
+def test_what_a_check_says_of_a_run_is_read():
+    found = CheckedRun.of_summary(SUMMARY)
+    assert found.prediction == Flow(shift=2.0)
+    assert found.shifts(ObjectiveSection(), 1024) == {1.0: 3.0, 2.0: 1.0}
+    assert CheckedRun.of_summary({}) == CheckedRun()
+
+
+def test_the_settings_come_before_the_check():
+    checked = CheckedRun.of_summary(SUMMARY)
+    given = ObjectiveSection(prediction=Flow(shift=5.0, resolution_shift=False))
+    assert checked.shifts(given, 1024) == {5.0: 4.0}
+    assert checked.shifts(ObjectiveSection(prediction=Epsilon()), 1024) == {}
+    with_zero = CheckedRun(VPrediction(), True)
+    assert with_zero.has_zero_terminal_snr(ObjectiveSection())
+    assert not with_zero.has_zero_terminal_snr(ObjectiveSection(zero_terminal_snr="off"))
+    assert not with_zero.has_zero_terminal_snr(ObjectiveSection(prediction=Epsilon()))
+    assert CheckedRun().has_zero_terminal_snr(ObjectiveSection(zero_terminal_snr="on"))
+
+
+def test_what_the_base_model_says_decides_what_is_shown_for_automatic(qapp):
+    document = Document()
+    unknown = TicketView.of_settings(document.value, 100)
+    assert any("not known yet" in issue.text for issue in unknown.issues())
+    view = TicketView.of_settings(document.value, 100, CheckedRun.of_summary(SUMMARY))
+    assert view.shifted() == pytest.approx(shifted_density(view.pool(), {1.0: 3.0, 2.0: 1.0}))
+    # Three of four samples: 50%; one: 1/3.
+    texts = [issue.text for issue in view.issues()]
+    assert any(text.startswith("46% below timestep 500 after the flow shift") for text in texts)
+    assert not any("not known yet" in text for text in texts)
 
 
 def write_run(folder, lines):

@@ -36,7 +36,7 @@ def _random_plan(unet, seed):
 def _results(unet, run_unet, frozen=()):
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_(not any(part in name for part in frozen))
-    loss = run_unet(unet, batch=2)
+    loss = run_unet(unet, batch=2, side=8)
     loss.backward()
     gradients = {n: p.grad for n, p in unet.named_parameters() if p.grad is not None}
     for parameter in unet.parameters():

@@ -52,8 +52,8 @@ def _arrange(unet, share, *, streamed, slots=3, backend=None, plan=None, moments
         "units": units_of(name for name, _ in unet.named_parameters()),
         "streamed": frozenset(streamed),
         "ring_bytes": 1,
-        "chunk_elements": 5000,
-        "bucket_elements": 20_000,
+        "chunk_elements": 20_000,
+        "bucket_elements": 60_000,
         "small_tensor": 100,
     }
     return Arrangement(
@@ -139,7 +139,7 @@ def resident_run(_built_unet, run_unet):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("share", "slots", "gradients", "steps"),
-    [(1.0, 2, "host", 20), (0.75, 3, "device", 8), (0.15, 3, "host", 8)],
+    [(1.0, 2, "host", 20), (0.75, 3, "device", 4), (0.15, 3, "host", 4)],
 )
 def test_streaming_changes_no_bit(
     make_unet, run_unet, resident_run, share, slots, gradients, steps

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 import types
@@ -17,6 +18,7 @@ from aozora.training.sinks import (
     TensorBoardWriter,
     WandbWriter,
     sample_memory,
+    scalars_of,
 )
 
 
@@ -76,6 +78,13 @@ def test_events_before_recording_are_written_first(tmp_path):
     metrics = json.loads((tmp_path / "metrics.jsonl").read_text(encoding="utf-8"))
     assert metrics["step"] == 1
     assert metrics["lr"] == 1e-6
+
+
+def test_the_loss_is_told_without_its_weighting_too():
+    weighted = dataclasses.replace(step(1), loss=0.1, sample_losses=[0.5, 0.25])
+    found = scalars_of(weighted)
+    assert (found["loss"], found["unweighted_loss"]) == (0.1, 0.375)
+    assert "unweighted_loss" not in scalars_of(dataclasses.replace(weighted, sample_losses=[]))
 
 
 def test_a_disk_that_is_full_for_a_while_costs_no_event_and_breaks_no_line(tmp_path, recording):

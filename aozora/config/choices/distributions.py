@@ -128,15 +128,18 @@ class HighNoise:
         500,
         label="First timestep",
         help="Below it nothing is trained, so fine detail and texture get no gradient and may"
-        " drift. A bar that it cuts is lowered in proportion.",
+        " drift.",
         minimum=0,
         maximum=999,
     )
 
     def bin_weights(self, bins: int) -> tuple[float, ...]:
-        """Return the relative density of each of ``bins`` equal bins."""
-        edge = self.start * bins / TIMESTEPS
-        return _normalised(min(max(index + 1.0 - edge, 0.0), 1.0) for index in range(bins))
+        """Return the relative density of each of ``bins`` equal bins.
+
+        A bin that the start cuts has the full density; the pool draws from its upper part only.
+        """
+        edge = self.start * bins
+        return _normalised(float((index + 1) * TIMESTEPS > edge) for index in range(bins))
 
 
 @DISTRIBUTIONS.register("custom", "Custom")

@@ -33,6 +33,11 @@ _ADAMW_MOMENTS_HELP = (
     " moment stays in float32."
 )
 
+_DECAY_HELP = (
+    "Share of each weight taken away at every step, times the learning rate. Where that product is"
+    " below 3e-8 it does nothing: float32 weights cannot lose so little."
+)
+
 
 @OPTIMIZERS.register("raven_adamw", "RavenAdamW")
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,7 @@ class RavenAdamW:
     weight_decay: float = setting(
         0.01,
         label="Weight decay",
-        help="Share of each weight taken away at every step, times the learning rate.",
+        help=_DECAY_HELP,
         minimum=0.0,
         maximum=1.0,
     )
@@ -126,7 +131,7 @@ class VeloRMS:
     weight_decay: float = setting(
         0.01,
         label="Weight decay",
-        help="Share of each weight taken away at every step, times the learning rate.",
+        help=_DECAY_HELP,
         minimum=0.0,
         maximum=1.0,
     )
@@ -170,7 +175,7 @@ class AdamW:
     weight_decay: float = setting(
         0.01,
         label="Weight decay",
-        help="Share of each weight taken away at every step, times the learning rate.",
+        help=_DECAY_HELP,
         minimum=0.0,
         maximum=1.0,
     )
@@ -204,7 +209,7 @@ class Lion:
     weight_decay: float = setting(
         0.01,
         label="Weight decay",
-        help="Share of each weight taken away at every step, times the learning rate.",
+        help=_DECAY_HELP,
         minimum=0.0,
         maximum=1.0,
     )
@@ -240,7 +245,7 @@ class Adafactor:
     weight_decay: float = setting(
         0.0,
         label="Weight decay",
-        help="Share of each weight taken away at every step, times the learning rate.",
+        help=_DECAY_HELP,
         minimum=0.0,
         maximum=1.0,
     )
