@@ -96,10 +96,7 @@ def chart_specs() -> tuple[ChartSpec, ...]:
                 ),
             ),
             can_log=True,
-            note=tr(
-                "The noise of single steps mostly reflects which timesteps were drawn. Validation"
-                " is the squared error without weighting, whatever is trained on."
-            ),
+            note=tr("Steps mostly show which timesteps were drawn; validation is unweighted MSE."),
         ),
         ChartSpec(
             key="learning_rate",

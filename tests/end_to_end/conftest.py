@@ -7,11 +7,13 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from aozora.__main__ import main
 from aozora.config.codec import apply_settings, replace_at
 from aozora.config.schema import TrainConfig
+from aozora.memory import machine
 from aozora.model.synthetic import ModelSizes, write_random_base
 from aozora.runtime import garbage_collected_by
 
@@ -23,6 +25,17 @@ def quick_search_for_garbage():
     """Search new objects only: looking through all packages is half of such a short run."""
     with garbage_collected_by(lambda: gc.collect(1)):
         yield
+
+
+@pytest.fixture(scope="session")
+def rates():
+    return machine._measure_rates(torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def measured_once(rates, monkeypatch):
+    """Measure the speed of this computer once; each test has a cache of its own."""
+    monkeypatch.setattr(machine, "_measure_rates", lambda device: rates)
 
 
 @pytest.fixture(scope="session")

@@ -112,10 +112,13 @@ def start_and_kill_after(config, path, step):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["raven_adamw", "velo_rms"])
-def test_four_steps_a_kill_and_four_more_equal_eight(make_config, tmp_path, optimizer):
+@pytest.mark.parametrize(("optimizer", "accumulation"), [("raven_adamw", 2), ("velo_rms", 1)])
+def test_four_steps_a_kill_and_four_more_equal_eight(
+    make_config, tmp_path, optimizer, accumulation
+):
     settings = [
         f"optimizer={optimizer}",
+        f"training.accumulation_steps={accumulation}",
         "training.precision=bf16",
         "training.steps=8",
         "checkpoints.every_steps=4",
