@@ -134,6 +134,8 @@ def doubts(config: TrainConfig, samples: int, *, zero_terminal_snr: bool) -> lis
 
 def _idle_decay(config: TrainConfig) -> Iterator[str]:
     decay = config.optimizer.weight_decay
+    if decay == type(config.optimizer)().weight_decay:
+        return  # nobody asked for it; that of AdamW's authors is meant for a hundred times the rate
     peak = max(point.lr for point in config.schedule.learning_rate.points)
     # Every rule multiplies float32 weights by 1 - rate * decay, which is 1 exactly up to there.
     if 0.0 < peak * decay <= _IDLE_DECAY:

@@ -113,15 +113,14 @@ def doubts_of(*assignments, samples=10_000, zero_terminal_snr=False):
 
 
 def test_doubtful_tickets_are_told_with_their_remedy():
-    assert not [text for text in doubts_of() if text.startswith("timesteps")]
-    (text,) = doubts_of("timesteps.maximum=949", "optimizer.weight_decay=0")
+    (text,) = doubts_of("timesteps.maximum=949")
     assert text == "timesteps.distribution: never trained: timesteps 950-999; raise the bins"
     texts = doubts_of("timesteps.maximum=998", zero_terminal_snr=True)
     assert any("timestep 999 is never trained" in text for text in texts)
 
 
 @pytest.mark.parametrize("kind", ["raven_adamw", "velo_rms", "adamw", "lion", "adafactor"])
-@pytest.mark.parametrize("decay", [0.0, 0.01, 0.0298, 0.0299, 0.5])
+@pytest.mark.parametrize("decay", [0.0, 0.02, 0.0298, 0.0299, 0.5])
 def test_weight_decay_is_called_idle_exactly_where_float32_loses_it(kind, decay):
     choice = f'optimizer={{"kind": "{kind}", "weight_decay": {decay}}}'
     texts = doubts_of(choice, "schedule.learning_rate=[[0, 1e-7], [0.5, 1e-6], [1, 0]]")
@@ -130,6 +129,10 @@ def test_weight_decay_is_called_idle_exactly_where_float32_loses_it(kind, decay)
     if is_idle:
         assert f"optimizer.weight_decay: {decay:g} does nothing" in texts[0]
         assert "above 0.03" in texts[0]
+
+
+def test_a_decay_that_nobody_chose_is_not_spoken_of():
+    assert doubts_of() == []
 
 
 @pytest.mark.parametrize("name", ["sdxl-8gb", "sdxl-12gb", "sdxl-fp16-rtx20"])

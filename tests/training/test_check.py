@@ -58,9 +58,9 @@ def test_a_check_tells_what_is_doubtful_about_tickets_and_decay(folder):
         "loss.weighting=min_snr",
         "timesteps.maximum=998",
         "schedule.learning_rate=[[0, 1e-6], [1, 1e-6]]",
-        "optimizer.weight_decay=0.01",
+        "optimizer.weight_decay=0.02",
     )
     notes = "\n".join(report.notes)
     assert "timesteps.distribution: timestep 999 is never trained" in notes
-    assert "optimizer.weight_decay: 0.01 does nothing" in notes
+    assert "optimizer.weight_decay: 0.02 does nothing" in notes
     assert "min-SNR gives the last timestep no weight" in notes
